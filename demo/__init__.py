@@ -1,0 +1,1 @@
+"""A synthetic match with exact truth: a demo clip (`demo.clip`) and training views without end (`demo.views`)."""
