@@ -3,8 +3,8 @@
 Whatever engine runs it, a served model looks the same:
 
     input   frames      UINT8 [N, H, W, 3]   RGB, letterboxed, H x W fixed at export
-    output  detections  FP32  [N, K, 6]      x1 y1 x2 y2 (pixels of the H x W input), score, class; best first, zero-padded
-    output  keypoints   FP32  [N, 32, 3]     pitch model instead: x y (pixels of the H x W input), confidence
+    output  detections  FP32  [N, K, 6]      x1 y1 x2 y2 (input pixels), score, class; best first, zero-padded
+    output  keypoints   FP32  [N, 32, 3]     pitch model instead: x y (input pixels), confidence
 """
 
 from __future__ import annotations
@@ -72,16 +72,13 @@ class Letterbox:
     def to_source(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map points float32 [..., 2] (x, y in input pixels) to source pixels, clipped to the frame."""
         content_width, content_height = self.content_size
-        scale = np.array(
-            [self.source_width / content_width, self.source_height / content_height], np.float32
-        )
+        scale = np.array([self.source_width / content_width, self.source_height / content_height], np.float32)
         source = (points - np.array(self.offset, np.float32)) * scale
-        return np.clip(source, 0, np.array([self.source_width, self.source_height], np.float32))
+        limits = np.array([self.source_width, self.source_height], np.float32)
+        return np.asarray(np.clip(source, 0, limits), np.float32)
 
     def to_input(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map points float32 [..., 2] (x, y in source pixels) to input pixels."""
         content_width, content_height = self.content_size
-        scale = np.array(
-            [content_width / self.source_width, content_height / self.source_height], np.float32
-        )
+        scale = np.array([content_width / self.source_width, content_height / self.source_height], np.float32)
         return np.asarray(points * scale + np.array(self.offset, np.float32), np.float32)

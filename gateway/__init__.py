@@ -1,0 +1,1 @@
+"""The gateway: the subnet's protocol in front of Triton."""

@@ -1,0 +1,61 @@
+"""Builds the app: wiring and lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+from fastapi import FastAPI
+
+from gateway.metrics import Metrics
+from gateway.protocol.hotkey import load_hotkey
+from gateway.protocol.metagraph import Metagraph
+from gateway.protocol.nonces import NonceStore
+from gateway.protocol.routes import add_error_answers, build_router
+from gateway.service import Service
+from gateway.settings import Settings
+from touchline import __version__
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The gateway. Raises StartupError when a setting or a file is wrong, before anything is listened on."""
+    own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
+    metrics = Metrics()
+    metagraph = Metagraph(settings)
+    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
+    if settings.enable_torch_compile:
+        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
+        async with httpx.AsyncClient(timeout=timeout) as client:
+            service = Service(settings, metrics, client)
+            app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey))
+            background = [asyncio.create_task(service.watch_forever())]
+            if settings.refresh_nodes:
+                background.append(asyncio.create_task(metagraph.refresh_forever()))
+            _log.info(
+                "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
+            )
+            try:
+                yield
+            finally:
+                for task in background:
+                    task.cancel()
+                for task in background:
+                    with suppress(asyncio.CancelledError):
+                        await task
+                await service.close()
+
+    app = FastAPI(
+        title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    add_error_answers(app, metrics)
+    return app

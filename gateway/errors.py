@@ -1,0 +1,61 @@
+"""What can go wrong with a challenge, and the HTTP answer to it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of all errors that a caller is told about; the message names the input and the remedy."""
+
+    status: ClassVar[int] = 500
+    reason: ClassVar[str] = "internal"
+    retry_after_s: ClassVar[int | None] = None
+
+
+class BadRequest(GatewayError):
+    status, reason = 400, "bad_request"
+
+
+class BadChallenge(GatewayError):
+    status, reason = 422, "bad_challenge"
+
+
+class Unauthorized(GatewayError):
+    status, reason = 401, "unauthorized"
+
+
+class Forbidden(GatewayError):
+    status, reason = 403, "forbidden"
+
+
+class Busy(GatewayError):
+    status, reason, retry_after_s = 503, "busy", 5
+
+
+class DownloadFailed(GatewayError):
+    status, reason = 502, "download_failed"
+
+
+class DownloadTimedOut(GatewayError):
+    status, reason = 504, "download_timed_out"
+
+
+class BadVideo(GatewayError):
+    status, reason = 422, "bad_video"
+
+
+class InferenceUnavailable(GatewayError):
+    status, reason, retry_after_s = 503, "inference_unavailable", 5
+
+
+class InferenceFailed(GatewayError):
+    status, reason = 502, "inference_failed"
+
+
+class ChallengeTimedOut(GatewayError):
+    status, reason = 504, "challenge_timed_out"
+
+
+class StartupError(Exception):
+    """The gateway cannot start: a setting or a file is wrong."""

@@ -1,0 +1,1 @@
+"""From frames in slots to detections and keypoints, through Triton."""

@@ -1,0 +1,63 @@
+"""The pool of slots: one shared-memory region that decoding writes and Triton reads."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One batch of frames, uint8 [B, H, W, 3], and where it lies in the region."""
+
+    frames: npt.NDArray[np.uint8]
+    offset: int
+    """Bytes from the start of the region."""
+
+
+class SlotPool:
+    """Slots carved out of one shared-memory region that is created with the pool and unlinked by `close`.
+
+    A process that is killed leaves the region to Python's resource tracker, which unlinks it.
+    """
+
+    def __init__(self, *, slots: int, slot_shape: tuple[int, int, int, int]) -> None:
+        slot_bytes = int(np.prod(slot_shape))
+        self.slot_count = slots
+        self.slot_shape = slot_shape
+        self.byte_size = slots * slot_bytes
+        self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)
+        self._free = asyncio.Queue[Slot]()
+        for index in range(slots):
+            offset = index * slot_bytes
+            frames = np.ndarray(slot_shape, np.uint8, buffer=self._memory.buf, offset=offset)
+            self._free.put_nowait(Slot(frames, offset))
+
+    @property
+    def region(self) -> str:
+        """Name of the shared-memory object, as shm_open and Triton's `shm_key` take it, less the leading slash."""
+        return self._memory.name
+
+    @property
+    def free_count(self) -> int:
+        return self._free.qsize()
+
+    async def acquire(self) -> Slot:
+        return await self._free.get()
+
+    def release(self, slot: Slot) -> None:
+        self._free.put_nowait(slot)
+
+    def close(self) -> None:
+        while not self._free.empty():
+            self._free.get_nowait()
+        self._memory.unlink()
+        # A slot that a cancelled thread still holds keeps the mapping alive; the name is gone either way.
+        with suppress(BufferError):
+            self._memory.close()

@@ -1,0 +1,199 @@
+"""The Triton client: which models are served, and frames of a slot to output tensors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc.aio as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from gateway.errors import InferenceFailed, InferenceUnavailable
+from gateway.inference.slots import Slot, SlotPool
+from touchline.contract import BALL_MODEL, DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL, PLAYER_MODEL
+
+Transport = Literal["shared_memory", "bytes"]
+Floats = npt.NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
+_OUTPUTS = {PLAYER_MODEL: DETECTIONS, PITCH_MODEL: KEYPOINTS, BALL_MODEL: DETECTIONS}
+_REQUIRED = (PLAYER_MODEL, PITCH_MODEL)
+_REGION_GONE = "unable to find shared memory region"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModels:
+    """What Triton serves, as far as the contract leaves it open."""
+
+    height: int
+    width: int
+    max_batch: int
+    has_ball_model: bool
+    versions: dict[str, str]
+
+
+class Triton:
+    """A connection to one Triton. Owns the registration of the slots' region there, not the region."""
+
+    def __init__(self, url: str, *, shared_memory: Literal["auto", "system", "off"], timeout_s: float) -> None:
+        self._url = url
+        self._shared_memory = shared_memory
+        self._timeout_s = timeout_s
+        self._client = grpcclient.InferenceServerClient(url)
+        self._registering = asyncio.Lock()
+        self._pool: SlotPool | None = None
+        self.transport: Transport = "bytes"
+
+    async def discover(self) -> ServedModels:
+        """Ask what is served and check it against the contract.
+
+        Raises InferenceUnavailable while Triton or a required model is not ready, InferenceFailed when a model
+        does not keep the contract.
+        """
+        try:
+            if not await self._client.is_server_ready(client_timeout=self._timeout_s):
+                raise InferenceUnavailable(f"Triton at {self._url} is not ready yet; try again soon")
+            names = [
+                name for name in _OUTPUTS if await self._client.is_model_ready(name, client_timeout=self._timeout_s)
+            ]
+            missing = [name for name in _REQUIRED if name not in names]
+            if missing:
+                raise InferenceUnavailable(
+                    f"Triton at {self._url} does not serve {' and '.join(missing)}; export the models"
+                )
+            configs = {
+                name: (await self._client.get_model_config(name, client_timeout=self._timeout_s)).config
+                for name in names
+            }
+            metadata = {
+                name: await self._client.get_model_metadata(name, client_timeout=self._timeout_s) for name in names
+            }
+        except InferenceServerException as error:
+            raise self._translate(error) from error
+        sizes = {name: _input_size(name, config) for name, config in configs.items()}
+        if len(set(sizes.values())) != 1:
+            raise InferenceFailed(f"the models want inputs of different sizes ({sizes}); export them with one --imgsz")
+        height, width = sizes[PLAYER_MODEL]
+        return ServedModels(
+            height=height,
+            width=width,
+            max_batch=min(config.max_batch_size for config in configs.values()),
+            has_ball_model=BALL_MODEL in names,
+            versions={name: max(data.versions, default="?") for name, data in metadata.items()},
+        )
+
+    async def attach(self, pool: SlotPool) -> None:
+        """Register the pool's region, or settle for bytes where Triton cannot reach it (another host)."""
+        self._pool = pool
+        if self._shared_memory == "off":
+            self.transport = "bytes"
+            return
+        try:
+            await self._register(pool)
+            self.transport = "shared_memory"
+        except InferenceServerException as error:
+            if self._shared_memory == "system" or _is_connection_error(error):
+                raise self._translate(error) from error
+            _log.warning("Triton at %s cannot open the shared memory (%s): frames travel as bytes", self._url, error)
+            self.transport = "bytes"
+
+    async def detach(self) -> None:
+        """Take the region back from Triton, if it is there to be told."""
+        if self._pool is not None and self.transport == "shared_memory":
+            try:
+                await self._client.unregister_system_shared_memory(self._pool.region, client_timeout=2.0)
+            except InferenceServerException as error:
+                _log.debug("Triton at %s was not told that the region is gone: %s", self._url, error)
+        self._pool = None
+
+    async def infer(self, model: str, slot: Slot, count: int) -> Floats:
+        """Run `model` on the first `count` frames of `slot`; float32 [count, ...] of the model's one output.
+
+        No frames give an empty array without a word to Triton.
+
+        Raises InferenceUnavailable when Triton cannot be reached, InferenceFailed when it answers with an error.
+        """
+        if count == 0:
+            return np.empty((0,), np.float32)
+        try:
+            return await self._infer(model, slot, count)
+        except InferenceServerException as error:
+            if self._pool is None or _REGION_GONE not in str(error).lower():
+                raise self._translate(error) from error
+        # Triton was restarted since the region was registered.
+        try:
+            await self._register(self._pool)
+            return await self._infer(model, slot, count)
+        except InferenceServerException as error:
+            raise self._translate(error) from error
+
+    async def is_ready(self) -> bool:
+        try:
+            states = [await self._client.is_model_ready(name, client_timeout=2.0) for name in _REQUIRED]
+        except InferenceServerException:
+            return False
+        return all(states)
+
+    async def close(self) -> None:
+        await self.detach()
+        await self._client.close()
+
+    async def __aenter__(self) -> Triton:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _infer(self, model: str, slot: Slot, count: int) -> Floats:
+        frames = slot.frames[:count]
+        tensor = grpcclient.InferInput(INPUT, list(frames.shape), "UINT8")
+        if self.transport == "shared_memory" and self._pool is not None:
+            tensor.set_shared_memory(self._pool.region, frames.nbytes, slot.offset)
+        else:
+            tensor.set_data_from_numpy(frames)
+        output = _OUTPUTS[model]
+        result = await self._client.infer(
+            model, [tensor], outputs=[grpcclient.InferRequestedOutput(output)], client_timeout=self._timeout_s
+        )
+        values = result.as_numpy(output)
+        if values is None or len(values) != count:
+            shape = None if values is None else values.shape
+            raise InferenceFailed(f"model {model} answered {output} {shape} for {count} frames; export it again")
+        return np.asarray(values, np.float32)
+
+    async def _register(self, pool: SlotPool) -> None:
+        async with self._registering:
+            status = await self._client.get_system_shared_memory_status(client_timeout=self._timeout_s)
+            if pool.region not in status.regions:
+                await self._client.register_system_shared_memory(
+                    pool.region, f"/{pool.region}", pool.byte_size, client_timeout=self._timeout_s
+                )
+
+    def _translate(self, error: InferenceServerException) -> InferenceUnavailable | InferenceFailed:
+        if _is_connection_error(error):
+            return InferenceUnavailable(f"Triton at {self._url} cannot be reached ({error.message()}); is it running?")
+        return InferenceFailed(f"Triton at {self._url} answered: {error.message()}")
+
+
+def _input_size(model: str, config: object) -> tuple[int, int]:
+    for tensor in config.input:  # type: ignore[attr-defined]
+        if tensor.name == INPUT and len(tensor.dims) == 3 and tensor.dims[2] == 3 and min(tensor.dims) > 0:
+            return int(tensor.dims[0]), int(tensor.dims[1])
+    raise InferenceFailed(f"model {model} has no input {INPUT!r} of [H, W, 3]; export it with `touchline export`")
+
+
+def _is_connection_error(error: InferenceServerException) -> bool:
+    status = str(error.status() or "")
+    return status in {
+        str(grpc.StatusCode.UNAVAILABLE),
+        str(grpc.StatusCode.CANCELLED),
+        str(grpc.StatusCode.DEADLINE_EXCEEDED),
+    }

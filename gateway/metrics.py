@@ -1,0 +1,54 @@
+"""Every Prometheus series of the gateway, declared once."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from touchline import __version__
+
+STAGES = ("download", "decode", "infer", "track", "respond", "first_frame", "total")
+_SECONDS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The series, in a registry of their own so that two gateways in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.challenges = Counter(
+            "touchline_challenges", "Challenges by outcome: answered, or why not.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.in_progress = Gauge(
+            "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "touchline_stage_seconds", "Time of the stages of an answered challenge; they overlap.", ["stage"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.frames = Counter(
+            "touchline_frames", "Frames decoded, and frames inferred.", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.slots_free = Gauge(
+            "touchline_slots_free", "Slots of shared memory that no challenge holds.", registry=self.registry
+        )
+        self.slots = Gauge("touchline_slots", "Slots of shared memory.", registry=self.registry)
+        self.inference_ready = Gauge(
+            "touchline_inference_ready", "1 while Triton and the models are ready.", registry=self.registry
+        )
+        self.metagraph_age = Gauge(
+            "touchline_metagraph_age_seconds", "Time since the nodes were read from the chain or the file.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.metagraph_nodes = Gauge("touchline_metagraph_nodes", "Nodes known.", registry=self.registry)
+        self.models = Gauge(
+            "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
+        )
+        self.build = Info("touchline_build", "This build.", registry=self.registry)
+        self.build.info({"version": __version__})
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+        self.challenges.labels("answered")
+        for kind in ("decoded", "inferred"):
+            self.frames.labels(kind)

@@ -1,0 +1,297 @@
+"""The one place that joins the stages: decode(N+1) || infer(N) || track(N-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from gateway.errors import ChallengeTimedOut, GatewayError
+from gateway.inference.outputs import (
+    Detections,
+    Floats,
+    detections_from_rows,
+    keypoints_from_rows,
+    with_ball_model,
+)
+from gateway.inference.slots import Slot, SlotPool
+from gateway.inference.triton import ServedModels, Triton
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.tracking import Tracker, Tracks, interpolate_keypoints
+from gateway.video.decode import Decoder, FilledSlot, VideoInfo
+from gateway.video.download import GrowingFile, download
+from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
+
+LOW_SCORE = 0.1
+"""Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
+
+FIRST_BATCH = 2
+"""Frames in the first slot; every next one is twice as large, up to BATCH_SIZE."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Seconds. The stages overlap, so they add up to more than `total_s`."""
+
+    download_s: float = 0.0
+    decode_s: float = 0.0
+    """Decoding and scaling, waits for the download included."""
+    infer_s: float = 0.0
+    """During which at least one batch was in Triton."""
+    track_s: float = 0.0
+    first_frame_s: float = 0.0
+    """From the start of the challenge until the first reply of Triton."""
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a video: every frame of it."""
+
+    frame_count: int
+    inferred_count: int
+    tracks: Tracks
+    keypoints: npt.NDArray[np.float64]
+    """float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen."""
+    times: StageTimes
+
+
+@dataclass(frozen=True, slots=True)
+class _InferredSlot:
+    frame_numbers: tuple[int, ...]
+    detections: list[Detections]
+    keypoints: list[Floats]
+
+
+class _BusyClock:
+    """Time during which at least one of several overlapping pieces of work was under way."""
+
+    def __init__(self) -> None:
+        self.busy_s = 0.0
+        self._running = 0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        if self._running == 0:
+            self._since = time.perf_counter()
+        self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.busy_s += time.perf_counter() - self._since
+
+
+class Pipeline:
+    """Answers videos. Holds what all challenges share: the HTTP client, Triton, the slots and the threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        client: httpx.AsyncClient,
+        triton: Triton,
+        models: ServedModels,
+        pool: SlotPool,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.client = client
+        self.triton = triton
+        self.models = models
+        self.pool = pool
+        # Two threads a challenge: one decodes while the other tracks.
+        self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def answer(self, video_url: str) -> Answer:
+        """Download, decode, infer and track `video_url`.
+
+        Raises a GatewayError that says what went wrong. However it ends, also by cancellation, no file, slot, task or
+        busy thread is left.
+        """
+        limit_s = self.settings.challenge_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                with GrowingFile() as file, self._decoder(file) as decoder:
+                    return await _Run(self, video_url, file, decoder).answer()
+        except TimeoutError as error:
+            raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from group
+
+    async def in_thread(
+        self, work: Callable[..., _Result], *arguments: object, stop: Callable[[], None] | None = None
+    ) -> _Result:
+        """Run `work` in a thread. When cancelled, tell it to stop and wait until it has, since it may hold a slot."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if stop is not None:
+                stop()
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()
+            raise
+
+    def _decoder(self, file: GrowingFile) -> Decoder:
+        return Decoder(
+            file,
+            frame_stride=self.settings.frame_stride,
+            pitch_stride=self.settings.effective_pitch_stride,
+            max_frames=self.settings.max_video_frames,
+            threads=os.cpu_count() or 1,
+        )
+
+
+class _Run:
+    """One challenge under way: four stages, joined by the slots and one queue."""
+
+    def __init__(self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoder: Decoder) -> None:
+        self._pipeline = pipeline
+        self._settings = pipeline.settings
+        self._video_url = video_url
+        self._file = file
+        self._decoder = decoder
+        self._started = time.perf_counter()
+        self._times = StageTimes()
+        self._inferring = _BusyClock()
+        self._inferred_count = 0
+        # Slots of this challenge, so that no challenge takes the share of another.
+        self._share = asyncio.Semaphore(self._settings.slots_per_challenge)
+        # In frame order, whatever the order of the replies. Bounded by the share of slots.
+        self._inferences = asyncio.Queue[asyncio.Task[_InferredSlot] | None]()
+
+    async def answer(self) -> Answer:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fetch())
+            begun = time.perf_counter()
+            info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
+            self._times.decode_s = time.perf_counter() - begun
+            tracking = tasks.create_task(self._track(info))
+            await self._decode(info, tasks)
+        tracks, keypoints = tracking.result()
+        self._times.infer_s = self._inferring.busy_s
+        self._times.total_s = self._elapsed()
+        return Answer(self._decoder.frame_count, self._inferred_count, tracks, keypoints, self._times)
+
+    async def _fetch(self) -> None:
+        limit = self._settings.max_video_mb * 2**20
+        await download(self._pipeline.client, self._video_url, self._file, max_bytes=limit)
+        self._times.download_s = self._elapsed()
+
+    async def _decode(self, info: VideoInfo, tasks: asyncio.TaskGroup) -> None:
+        """Fill slot after slot and send each on its way; the first ones are small, for an early start."""
+        models = self._pipeline.models
+        letterbox = Letterbox(info.width, info.height, models.width, models.height)
+        batch, last = FIRST_BATCH, False
+        while not last:
+            await self._share.acquire()
+            slot = await self._pipeline.pool.acquire()
+            try:
+                begun = time.perf_counter()
+                filled = await self._pipeline.in_thread(
+                    self._decoder.fill, slot.frames[:batch], letterbox, stop=self._decoder.stop
+                )
+                self._times.decode_s += time.perf_counter() - begun
+            except BaseException:
+                self._give_back(slot)
+                raise
+            inference = tasks.create_task(self._infer(slot, filled, letterbox))
+            # Not in a finally inside the task: one that is cancelled before its first step never gets there.
+            inference.add_done_callback(lambda _, slot=slot: self._give_back(slot))
+            self._inferences.put_nowait(inference)
+            self._pipeline.metrics.frames.labels("decoded").inc(filled.decoded)
+            self._inferred_count += len(filled.frame_numbers)
+            batch, last = 2 * batch, filled.last
+        self._inferences.put_nowait(None)
+
+    async def _infer(self, slot: Slot, filled: FilledSlot, letterbox: Letterbox) -> _InferredSlot:
+        """All models on one slot at the same time."""
+        triton, count = self._pipeline.triton, len(filled.frame_numbers)
+        with self._inferring:
+            async with asyncio.TaskGroup() as requests:
+                player = requests.create_task(triton.infer(PLAYER_MODEL, slot, count))
+                pitch = requests.create_task(triton.infer(PITCH_MODEL, slot, filled.pitch_count))
+                if self._pipeline.models.has_ball_model:
+                    ball = requests.create_task(triton.infer(BALL_MODEL, slot, count))
+        self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
+        self._pipeline.metrics.frames.labels("inferred").inc(count)
+        low = min(LOW_SCORE, self._settings.confidence)
+        detections = [detections_from_rows(rows, letterbox, min_score=low) for rows in player.result()]
+        if self._pipeline.models.has_ball_model:
+            balls = [detections_from_rows(rows, letterbox, min_score=low) for rows in ball.result()]
+            detections = [with_ball_model(*pair) for pair in zip(detections, balls, strict=True)]
+        confidence = self._settings.keypoint_confidence
+        points = [keypoints_from_rows(rows, letterbox, min_confidence=confidence) for rows in pitch.result()]
+        return _InferredSlot(filled.frame_numbers, detections, points)
+
+    async def _track(self, info: VideoInfo) -> tuple[Tracks, npt.NDArray[np.float64]]:
+        """Take the inferred slots in order, then fill in the frames between."""
+        tracker = Tracker(
+            fps=info.fps,
+            frame_stride=self._settings.frame_stride,
+            track_buffer=self._settings.track_buffer_size,
+            confidence=self._settings.confidence,
+        )
+        pitch_numbers: list[int] = []
+        keypoints: list[Floats] = []
+        while (inference := await self._inferences.get()) is not None:
+            inferred = await inference
+            pitch_numbers += inferred.frame_numbers[: len(inferred.keypoints)]
+            keypoints += inferred.keypoints
+            self._times.track_s += await self._pipeline.in_thread(_update, tracker, inferred)
+        begun = time.perf_counter()
+        answer = await self._pipeline.in_thread(_finish, tracker, pitch_numbers, keypoints, self._decoder.frame_count)
+        self._times.track_s += time.perf_counter() - begun
+        return answer
+
+    def _give_back(self, slot: Slot) -> None:
+        self._pipeline.pool.release(slot)
+        self._share.release()
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+
+def _update(tracker: Tracker, inferred: _InferredSlot) -> float:
+    """Hand the frames of a slot to the tracker in frame order; the seconds it took."""
+    begun = time.perf_counter()
+    for number, detections in sorted(
+        zip(inferred.frame_numbers, inferred.detections, strict=True), key=lambda pair: pair[0]
+    ):
+        tracker.update(number, detections)
+    return time.perf_counter() - begun
+
+
+def _finish(
+    tracker: Tracker, pitch_numbers: list[int], keypoints: list[Floats], frame_count: int
+) -> tuple[Tracks, npt.NDArray[np.float64]]:
+    return tracker.finish(frame_count), interpolate_keypoints(pitch_numbers, keypoints, frame_count)
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that made the others stop: one that a caller can be told, if there is one."""
+    told, _ = group.split(GatewayError)
+    error: BaseException = told or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""What a validator speaks: signatures, nonces, stake, challenges and the routes."""

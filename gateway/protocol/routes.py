@@ -1,0 +1,164 @@
+"""The routes a validator calls, and those an operator watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.errors import BadRequest, GatewayError, Unauthorized
+from gateway.metrics import Metrics
+from gateway.pipeline import Answer, StageTimes
+from gateway.protocol.metagraph import Metagraph
+from gateway.protocol.models import read_challenge, response_json
+from gateway.protocol.nonces import NonceStore
+from gateway.protocol.signing import (
+    check_nonce_time,
+    check_signature,
+    read_credentials,
+    signed_messages,
+)
+from gateway.service import Service
+
+MAX_BODY_BYTES = 64 * 1024
+
+_log = logging.getLogger(__name__)
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class ClientGone(Exception):
+    """The caller hung up before the answer was ready."""
+
+
+def build_router(
+    service: Service, metagraph: Metagraph, nonces: NonceStore, metrics: Metrics, own_hotkey: str
+) -> APIRouter:
+    """All routes, over what the lifespan built."""
+    router = APIRouter()
+
+    @router.post("/soccer/challenge")
+    async def challenge(request: Request) -> Response:
+        body = await _read_body(request)
+        _admit(request, body)
+        wanted = read_challenge(body)
+        try:
+            answer = await _until_disconnect(request, service, wanted.video_url)
+        except ClientGone:
+            metrics.challenges.labels("client_gone").inc()
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        begun = time.perf_counter()
+        content = await asyncio.to_thread(response_json, wanted.challenge_id, answer)
+        respond_s = time.perf_counter() - begun
+        _count(metrics, answer, respond_s)
+        _log.info(
+            "challenge %s answered in %.2f s: %d frames, %d inferred, %.0f frames/s",
+            wanted.challenge_id,
+            answer.times.total_s,
+            answer.frame_count,
+            answer.inferred_count,
+            answer.frame_count / answer.times.total_s,
+        )
+        headers = {"Server-Timing": _server_timing(answer.times, respond_s)}
+        return Response(content, media_type="application/json", headers=headers)
+
+    def _admit(request: Request, body: bytes) -> None:
+        """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
+        credentials = read_credentials(request.headers)
+        if credentials.miner_hotkey != own_hotkey:
+            raise Unauthorized(f"the request is signed for miner {credentials.miner_hotkey}, this is {own_hotkey}")
+        check_nonce_time(credentials.nonce)
+        metagraph.check_stake(credentials.validator_hotkey)
+        messages = signed_messages(credentials.nonce, credentials.miner_hotkey, body)
+        check_signature(credentials.validator_hotkey, credentials.signature, messages)
+        nonces.use(credentials.validator_hotkey, credentials.nonce)
+
+    @router.get("/availability")
+    async def availability() -> dict[str, bool]:
+        return {"available": service.available}
+
+    @router.get("/health")
+    async def health() -> JSONResponse:
+        models = service.models
+        return JSONResponse(
+            {
+                "ready": service.ready,
+                "reason": service.why_not_ready,
+                "models": models.versions if models and service.ready else {},
+                "nodes": len(metagraph),
+            },
+            status_code=200 if service.ready else 503,
+        )
+
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
+    """The one place where errors become HTTP answers."""
+
+    @app.exception_handler(GatewayError)
+    async def told(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, GatewayError)
+        metrics.challenges.labels(error.reason).inc()
+        _log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
+        headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+        return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequest(f"the body is larger than {MAX_BODY_BYTES} bytes; a challenge is one small JSON object")
+    return bytes(body)
+
+
+async def _until_disconnect(request: Request, service: Service, video_url: str) -> Answer:
+    """The answer, or ClientGone as soon as the caller hangs up: nobody else would read it."""
+
+    async def disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answering = asyncio.create_task(service.answer(video_url))
+    leaving = asyncio.create_task(disconnect())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientGone
+        return answering.result()
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        await asyncio.wait({answering, leaving})
+
+
+def _count(metrics: Metrics, answer: Answer, respond_s: float) -> None:
+    metrics.challenges.labels("answered").inc()
+    for stage, seconds in _stages(answer.times, respond_s).items():
+        metrics.stage_seconds.labels(stage).observe(seconds)
+
+
+def _stages(times: StageTimes, respond_s: float) -> dict[str, float]:
+    return {
+        "download": times.download_s,
+        "decode": times.decode_s,
+        "infer": times.infer_s,
+        "track": times.track_s,
+        "respond": respond_s,
+        "first_frame": times.first_frame_s,
+        "total": times.total_s + respond_s,
+    }
+
+
+def _server_timing(times: StageTimes, respond_s: float) -> str:
+    """The stage times as the Server-Timing header writes them, in milliseconds (W3C Server Timing)."""
+    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in _stages(times, respond_s).items())

@@ -1,0 +1,78 @@
+"""Who signed a request: headers in, the validator's hotkey out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from bittensor_wallet import Keypair
+
+from gateway.errors import Unauthorized
+
+VALIDATOR_HOTKEY: Final = "validator-hotkey"
+MINER_HOTKEY: Final = "miner-hotkey"
+NONCE: Final = "nonce"
+SIGNATURE: Final = "signature"
+NONCE_WINDOW_S: Final = 120.0
+
+_NONCE_FORM = re.compile(r"(\d{15,20})_[A-Za-z0-9]{10}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The four headers of a signed request."""
+
+    validator_hotkey: str
+    miner_hotkey: str
+    nonce: str
+    signature: str
+
+
+def read_credentials(headers: Mapping[str, str]) -> Credentials:
+    """Raises Unauthorized naming the header that is missing."""
+    missing = [name for name in (VALIDATOR_HOTKEY, MINER_HOTKEY, NONCE, SIGNATURE) if not headers.get(name)]
+    if missing:
+        raise Unauthorized(f"header {missing[0]} is missing; sign the request")
+    return Credentials(headers[VALIDATOR_HOTKEY], headers[MINER_HOTKEY], headers[NONCE], headers[SIGNATURE])
+
+
+def check_nonce_time(nonce: str, now_s: float | None = None) -> None:
+    """Raises Unauthorized when `nonce` is not <time_ns>_<10 letters or digits> or lies over 120 s from now."""
+    match = _NONCE_FORM.fullmatch(nonce)
+    if match is None:
+        raise Unauthorized("the nonce must be <time in ns>_<10 letters or digits>")
+    age = (time.time() if now_s is None else now_s) - int(match[1]) / 1e9
+    if abs(age) > NONCE_WINDOW_S:
+        raise Unauthorized(
+            f"the nonce is {age:.0f} s old, {NONCE_WINDOW_S:.0f} s are allowed either way; check the clocks"
+        )
+
+
+def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> list[bytes]:
+    """What may have been signed: `<nonce>:<miner-hotkey>:<sha256 of the body>`.
+
+    The stock client signs `json.dumps(payload)` and httpx >= 0.28 posts the same JSON with compact separators, so the
+    hash of the parsed body in the spelling of json.dumps counts too.
+    """
+    spellings = [body]
+    with suppress(ValueError, RecursionError):
+        spellings.append(json.dumps(json.loads(body)).encode())
+    return [f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode() for spelling in spellings]
+
+
+def check_signature(validator_hotkey: str, signature: str, messages: list[bytes]) -> None:
+    """Raises Unauthorized unless `signature` (0x and hex, sr25519) by `validator_hotkey` (ss58) covers a message."""
+    try:
+        raw = bytes.fromhex(signature.removeprefix("0x"))
+        keypair = Keypair(ss58_address=validator_hotkey)
+        valid = len(raw) == 64 and any(keypair.verify(message, raw) for message in messages)
+    except Exception as error:  # the key library raises its own types for a malformed address or signature
+        raise Unauthorized("the signature or the hotkey is malformed") from error
+    if not valid:
+        raise Unauthorized("the signature does not fit the nonce, the hotkeys and the body")

@@ -1,0 +1,103 @@
+"""Every setting of the gateway, read from the environment and from .env."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+FINNEY_NETUID = 44
+_NVIDIA_DEVICE = Path("/dev/nvidiactl")
+
+
+class Settings(BaseSettings):
+    """Settings by environment name; names that operators of the subnet already use keep their meaning."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    host: str = Field("0.0.0.0", description="Address the gateway listens on.")  # noqa: S104  a validator calls from outside
+    port: int = Field(7999, ge=0, le=65535, description="Port the gateway listens on.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log.")
+
+    netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
+    subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
+    subtensor_address: str | None = Field(None, description="Chain endpoint; set, it wins over SUBTENSOR_NETWORK.")
+    wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="Folder that holds the wallets.")
+    wallet_name: str = Field("default", description="Wallet of this miner.")
+    hotkey_name: str = Field("default", description="Hotkey of this miner inside the wallet.")
+    min_stake_threshold: float = Field(1000.0, ge=0, description="Least stake of a validator that is answered.")
+    refresh_nodes: bool = Field(
+        True, description="Read the nodes from the chain every 5 minutes; false: NODES_FILE only."
+    )
+    load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
+    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+
+    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    triton_shared_memory: Literal["auto", "system", "off"] = Field(
+        "auto",
+        description="Frames through shared memory: auto tries it, else bytes; system insists; off: bytes.",
+    )
+    inference_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one reply of Triton.")
+
+    device: Literal["cuda", "cpu"] = Field(
+        default_factory=lambda: "cuda" if _NVIDIA_DEVICE.exists() else "cpu",
+        description="What the host has; decides the defaults below and where videos are decoded. Default: detected.",
+    )
+    img_size: int = Field(640, description="Width of the model input that is expected; the served model decides.")
+    batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 8 on a CPU.")
+    frame_stride: int = Field(2, ge=1, le=50, description="Every n-th frame is inferred, the others are interpolated.")
+    pitch_stride: int = Field(
+        0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
+    )
+    prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
+    confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
+    keypoint_confidence: float = Field(0.5, ge=0, le=1, description="Keypoints below are answered as not seen.")
+    track_buffer_size: int = Field(30, ge=0, description="Source frames at 30 fps that a lost track is remembered.")
+    enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
+
+    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 on a GPU, 1 on a CPU.")
+    challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
+    download_timeout_s: float = Field(10.0, gt=0, description="Longest silence of the video's host.")
+    max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
+    max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
+
+    @field_validator("wallet_path", "nodes_file")
+    @classmethod
+    def _expand_home(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
+        """An empty value in .env means the default, as `NAME=` does in a shell script."""
+        return {name: value for name, value in values.items() if value != ""}
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda"
+
+    @property
+    def slot_frames(self) -> int:
+        """Frames in one slot, which is the largest batch sent to Triton."""
+        return self.batch_size or (32 if self.on_gpu else 8)
+
+    @property
+    def slots_per_challenge(self) -> int:
+        """Slots one challenge may hold: one being filled, the others in Triton."""
+        return max(2, -(-self.prefetch_frames // self.slot_frames))
+
+    @property
+    def effective_pitch_stride(self) -> int:
+        """The pitch stride as a multiple of FRAME_STRIDE: the pitch model sees frames the player model sees."""
+        wanted = self.pitch_stride or (self.frame_stride if self.on_gpu else 10)
+        return max(1, -(-wanted // self.frame_stride)) * self.frame_stride
+
+    @property
+    def concurrent_challenges(self) -> int:
+        return self.max_concurrent_challenges or (4 if self.on_gpu else 1)
+
+    @property
+    def hotkey_file(self) -> Path:
+        return self.wallet_path / self.wallet_name / "hotkeys" / self.hotkey_name

@@ -1,0 +1,157 @@
+"""ByteTrack for one challenge, and the frames that were not inferred filled in along the tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from trackers import ByteTrackTracker
+
+from gateway.inference.outputs import Detections, Floats
+from touchline.contract import BALL, KEYPOINT_COUNT
+
+BALL_ID = 0
+"""The ball is one object; persons are numbered from 1."""
+DUPLICATE_IOU = 0.7
+"""Boxes of persons that overlap more are one person seen as two classes."""
+FILL_GAP_S = 0.5
+"""A track that comes back within this time is filled in between."""
+_CLAIM_IOU = 0.2
+
+
+@dataclass(slots=True)
+class _Track:
+    frame_numbers: list[int] = field(default_factory=list)
+    boxes: list[Floats] = field(default_factory=list)
+    votes: Floats = field(default_factory=lambda: np.zeros(4, np.float32))
+
+    def add(self, frame_number: int, box: Floats, class_id: int, score: float) -> None:
+        self.frame_numbers.append(frame_number)
+        self.boxes.append(box)
+        self.votes[class_id] += score
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Boxes of all frames, ordered by frame and, in a frame, ball first: one row each."""
+
+    frame_numbers: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    xyxy: npt.NDArray[np.float64]
+
+
+class Tracker:
+    """Takes the detections of inferred frames in frame order and gives the boxes of every frame."""
+
+    def __init__(self, *, fps: float, frame_stride: int, track_buffer: int, confidence: float) -> None:
+        self._byte_track = ByteTrackTracker(
+            lost_track_buffer=track_buffer,
+            frame_rate=fps / frame_stride,
+            track_activation_threshold=confidence,
+            high_conf_det_threshold=confidence,
+            minimum_consecutive_frames=1,
+        )
+        self._confidence = confidence
+        self._fill_gap = max(frame_stride, round(FILL_GAP_S * fps))
+        self._tracks: dict[int, _Track] = {}
+        self._ball = _Track()
+        self._unclaimed = sv.Detections.empty()
+        self._previous_frame = 0
+
+    def update(self, frame_number: int, detections: Detections) -> None:
+        """Take the detections of the next inferred frame."""
+        ball = (detections.classes == BALL) & (detections.scores >= self._confidence)
+        if ball.any():
+            best = int(np.argmax(np.where(ball, detections.scores, 0)))
+            self._ball.add(frame_number, detections.xyxy[best], BALL, float(detections.scores[best]))
+        persons = _without_duplicates(detections, detections.classes != BALL)
+        tracked = self._byte_track.update(persons)
+        for box, score, class_id, track_id in zip(
+            tracked.xyxy, tracked.confidence, tracked.class_id, tracked.tracker_id, strict=True
+        ):
+            if track_id < 0:
+                continue
+            if int(track_id) not in self._tracks:
+                self._tracks[int(track_id)] = self._begin(box)
+            self._tracks[int(track_id)].add(frame_number, box, class_id, score)
+        self._unclaimed = tracked[(tracked.tracker_id < 0) & (tracked.confidence >= self._confidence)]
+        self._previous_frame = frame_number
+
+    def finish(self, frame_count: int) -> Tracks:
+        """Boxes of the frames 0 to `frame_count` - 1: tracked ones as they are, those between interpolated."""
+        pieces = [_filled(BALL_ID, BALL, self._ball, self._fill_gap)] if self._ball.boxes else []
+        pieces += [
+            _filled(number, int(np.argmax(track.votes)), track, self._fill_gap)
+            for number, track in enumerate(self._tracks.values(), start=BALL_ID + 1)
+        ]
+        if not pieces:
+            empty = np.empty(0, np.int64)
+            return Tracks(empty, empty, empty, np.empty((0, 4)))
+        frame_numbers, ids, classes, xyxy = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        order = np.lexsort((ids, frame_numbers))
+        order = order[frame_numbers[order] < frame_count]
+        return Tracks(frame_numbers[order], ids[order], classes[order], xyxy[order])
+
+    def _begin(self, box: Floats) -> _Track:
+        """A new track. ByteTrack names a track when it is seen the second time; the first time is given back here."""
+        track = _Track()
+        if len(self._unclaimed):
+            overlaps = sv.box_iou_batch(box[None], self._unclaimed.xyxy)[0]
+            best = int(np.argmax(overlaps))
+            if overlaps[best] >= _CLAIM_IOU:
+                first = self._unclaimed
+                track.add(
+                    self._previous_frame, first.xyxy[best], int(first.class_id[best]), float(first.confidence[best])
+                )
+        return track
+
+
+def interpolate_keypoints(
+    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int
+) -> npt.NDArray[np.float64]:
+    """Keypoints of every frame, float64 [frame_count, 32, 2], from those of the pitch model's frames.
+
+    `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. Between two
+    inferred frames a point moves on the straight line if both show it, else it is not seen there.
+    """
+    every = np.arange(frame_count)
+    if not len(frame_numbers):
+        return np.zeros((frame_count, KEYPOINT_COUNT, 2))
+    numbers = np.asarray(frame_numbers)
+    points = np.stack(keypoints).astype(np.float64)
+    seen = np.any(points != 0, axis=2)
+    after = np.clip(np.searchsorted(numbers, every), 0, len(numbers) - 1)
+    before = np.where(numbers[after] == every, after, np.maximum(after - 1, 0))
+    span = np.maximum(numbers[after] - numbers[before], 1)
+    weight = np.clip((every - numbers[before]) / span, 0, 1)[:, None, None]
+    answer = points[before] * (1 - weight) + points[after] * weight
+    return np.where((seen[before] & seen[after])[..., None], answer, 0.0)
+
+
+def _without_duplicates(detections: Detections, chosen: npt.NDArray[np.bool_]) -> sv.Detections:
+    """The chosen detections less those that a better one covers; detections come best first."""
+    xyxy = detections.xyxy[chosen]
+    overlaps = np.triu(sv.box_iou_batch(xyxy, xyxy), k=1) if len(xyxy) else np.empty((0, 0))
+    keep = ~(overlaps > DUPLICATE_IOU).any(axis=0) if len(xyxy) else np.empty(0, bool)
+    return sv.Detections(
+        xyxy=xyxy[keep], confidence=detections.scores[chosen][keep], class_id=detections.classes[chosen][keep]
+    )
+
+
+_Piece = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+def _filled(track_id: int, class_id: int, track: _Track, fill_gap: int) -> _Piece:
+    """One row for every frame from the first to the last of the track, less gaps longer than `fill_gap` frames."""
+    numbers = np.array(track.frame_numbers)
+    boxes = np.stack(track.boxes).astype(np.float64)
+    every = np.arange(numbers[0], numbers[-1] + 1)
+    after = np.searchsorted(numbers, every)
+    gaps = np.diff(numbers, prepend=numbers[0])[after]
+    every = every[(gaps <= fill_gap) | (numbers[after] == every)]
+    xyxy = np.stack([np.interp(every, numbers, boxes[:, column]) for column in range(4)], axis=1)
+    return every, np.full(len(every), track_id), np.full(len(every), class_id), xyxy

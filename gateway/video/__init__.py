@@ -1,0 +1,1 @@
+"""From a URL to numbered, letterboxed RGB frames in slots."""

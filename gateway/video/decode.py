@@ -1,0 +1,185 @@
+"""PyAV decoding: numbered frames, scaled to the model input, written into a slot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import av
+import av.container
+import av.video
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from gateway.errors import BadVideo, GatewayError
+from gateway.video.download import GrowingFile
+from touchline.contract import LETTERBOX_GREY, Letterbox
+
+Frames = npt.NDArray[np.uint8]
+
+
+def _decode(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[av.VideoFrame]:
+    """All frames that can be decoded. A damaged packet costs its frames, as it does in a validator's own decoder."""
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            continue
+
+
+class DecodingStopped(Exception):
+    """The decoder was told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilledSlot:
+    """What lies in a slot: frames [0, pitch_count) are for the pitch model too, all are for the player model."""
+
+    frame_numbers: tuple[int, ...]
+    """Source frame number of each frame of the slot, in slot order."""
+    pitch_count: int
+    decoded: int
+    """Source frames decoded for this slot, those that were not sampled included."""
+    last: bool
+    """No frames come after this slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    width: int
+    height: int
+    fps: float
+
+
+class Decoder:
+    """Decodes one video and samples it. Used by one thread at a time; `stop` may be called from any other."""
+
+    def __init__(
+        self, file: GrowingFile, *, frame_stride: int, pitch_stride: int, max_frames: int, threads: int
+    ) -> None:
+        self._file = file
+        self._frame_stride = frame_stride
+        self._pitch_stride = pitch_stride
+        self._max_frames = max_frames
+        self._threads = threads
+        self._stopped = threading.Event()
+        self._container: av.container.InputContainer | None = None
+        self._samples: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._pending: tuple[int, av.VideoFrame] | None = None
+        self._reformatter = VideoReformatter()
+        self._counted = 0
+        self.frame_count = 0
+        """Source frames decoded so far."""
+
+    def open(self) -> VideoInfo:
+        """Read the header. Raises BadVideo for what is not a video, or the error of the download."""
+        try:
+            self._container = av.open(self._file, mode="r", metadata_errors="ignore")
+            if not self._container.streams.video:
+                raise BadVideo("the file has no video stream; the challenge needs a video")
+            stream = self._container.streams.video[0]
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = self._threads
+            self._samples = self._sample(self._container, stream)
+            self._pending = next(self._samples, None)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._cause(error) from error
+        if self._pending is None:
+            raise BadVideo("the video has no frame that can be decoded")
+        _, first = self._pending
+        return VideoInfo(first.width, first.height, float(stream.average_rate or 25))
+
+    def fill(self, slot: Frames, letterbox: Letterbox) -> FilledSlot:
+        """Write the next sampled frames into `slot`, uint8 [B, H, W, 3], the pitch model's frames first.
+
+        Raises BadVideo when decoding fails, DecodingStopped after `stop`.
+        """
+        try:
+            return self._fill(slot, letterbox)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._cause(error) from error
+
+    def stop(self) -> None:
+        """Make the decoding thread leave soon with DecodingStopped."""
+        self._stopped.set()
+        self._file.fail(DecodingStopped())
+
+    def close(self) -> None:
+        self._samples = iter(())
+        self._pending = None
+        if self._container is not None:
+            self._container.close()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sample(
+        self, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Every FRAME_STRIDE-th frame and the last one, which spares the end of the video an extrapolation."""
+        frame: av.VideoFrame | None = None
+        number = -1
+        for number, frame in enumerate(_decode(container, stream)):
+            if self._stopped.is_set():
+                raise DecodingStopped
+            if number >= self._max_frames:
+                raise BadVideo(f"the video has more than MAX_VIDEO_FRAMES ({self._max_frames}) frames")
+            self.frame_count = number + 1
+            if number % self._frame_stride == 0:
+                yield number, frame
+        if frame is not None and number % self._frame_stride != 0:
+            yield number, frame
+
+    def _fill(self, slot: Frames, letterbox: Letterbox) -> FilledSlot:
+        pitch_numbers: list[int] = []
+        other_numbers: list[int] = []
+        decoded_before = self._counted
+        back = len(slot)
+        while self._pending is not None and len(pitch_numbers) < back:
+            number, frame = self._pending
+            upcoming = next(self._samples, None)
+            if number % self._pitch_stride == 0 or upcoming is None:
+                self._write(frame, slot[len(pitch_numbers)], letterbox)
+                pitch_numbers.append(number)
+            else:
+                back -= 1
+                self._write(frame, slot[back], letterbox)
+                other_numbers.insert(0, number)
+            self._pending = upcoming
+        if other_numbers and len(pitch_numbers) < back:
+            slot[len(pitch_numbers) : len(pitch_numbers) + len(other_numbers)] = slot[back:].copy()
+        self._counted = self.frame_count
+        return FilledSlot(
+            (*pitch_numbers, *other_numbers),
+            len(pitch_numbers),
+            decoded=self._counted - decoded_before,
+            last=self._pending is None,
+        )
+
+    def _write(self, frame: av.VideoFrame, target: Frames, letterbox: Letterbox) -> None:
+        """Scale `frame` and copy it into `target`, uint8 [H, W, 3]: the one copy after the scaler."""
+        width, height = letterbox.content_size
+        left, top = letterbox.offset
+        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+        plane = scaled.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * 3]
+        if (height, width) != target.shape[:2]:
+            target[:] = LETTERBOX_GREY
+        target[top : top + height, left : left + width] = rows.reshape(height, width, 3)
+
+    def _cause(self, error: Exception) -> Exception:
+        """The error to report: that of the download, if FFmpeg failed because of it."""
+        cause = self._file.error
+        if isinstance(cause, GatewayError | DecodingStopped):
+            return cause
+        if self._file.written == 0:
+            return BadVideo("the file is empty; the challenge needs a video")
+        return BadVideo(f"the file cannot be decoded as a video: {error}")

@@ -1,0 +1,156 @@
+"""The command line: `touchline --help`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="touchline",
+    help="A Score Vision (Bittensor subnet 44) miner served by NVIDIA Triton.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+
+@app.command()
+def serve() -> None:
+    """Run the gateway. Every setting comes from the environment or .env; see the README."""
+    import uvicorn  # noqa: PLC0415  each command imports what it needs, so that --help is quick
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from gateway.app import build_app  # noqa: PLC0415
+    from gateway.errors import StartupError  # noqa: PLC0415
+    from gateway.settings import Settings  # noqa: PLC0415
+
+    try:
+        settings = Settings()
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        for chatty in ("httpx", "httpcore"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        gateway = build_app(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"setting {'.'.join(str(part) for part in first['loc']).upper()}: {first['msg']}")
+    except StartupError as error:
+        _fail(str(error))
+    uvicorn.run(
+        gateway, host=settings.host, port=settings.port, log_config=None, access_log=settings.log_level == "debug"
+    )
+
+
+@app.command()
+def triton(
+    repository: Annotated[
+        Path | None, typer.Option(help="Folder of model directories. Default: the bundled one.")
+    ] = None,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="Port for HTTP.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Port for Prometheus metrics.")] = 8002,
+) -> None:
+    """Run the local CPU Triton in the foreground, on the loopback address."""
+    from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError, Ports  # noqa: PLC0415
+
+    ports = Ports(grpc=grpc_port, http=http_port, metrics=metrics_port)
+    try:
+        with LocalTriton(repository or DEFAULT_REPOSITORY, ports=ports) as server:
+            server.wait_ready()
+            _err.print(f"[green]Triton is ready[/] for `touchline serve` with TRITON_URL={server.grpc_url}")
+            status = server.wait()
+    except LocalTritonError as error:
+        _fail(str(error))
+    raise typer.Exit(status)
+
+
+@app.command()
+def keys(directory: Annotated[Path, typer.Argument(help="Folder to write into.")]) -> None:
+    """Make throwaway keys of a miner and a validator, to try `serve` and `challenge --keys` without a wallet."""
+    from touchline.local_chain import make_keys  # noqa: PLC0415
+
+    made = make_keys(directory)
+    _err.print("Start the gateway with these settings:")
+    for name, value in made.environment().items():
+        print(f"export {name}={value}")
+
+
+@app.command()
+def challenge(  # noqa: PLR0917
+    video: Annotated[str, typer.Argument(help="A video file, or its http(s) URL.")],
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="URL of a running gateway. Default: start Triton and a gateway for this one challenge."),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder that `touchline keys` made: whose keys sign and are asked for.")
+    ] = None,
+    hotkey_file: Annotated[Path | None, typer.Option(help="The validator's hotkey file, instead of --keys.")] = None,
+    miner_hotkey: Annotated[str | None, typer.Option(help="The miner's ss58 address, instead of --keys.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to save the answer.")] = Path("out/response.json"),
+) -> None:
+    """Be a validator: sign a challenge, send it, check the answer and save it."""
+    from touchline.challenge_command import ChallengeCommandError, run_challenge  # noqa: PLC0415
+
+    try:
+        run_challenge(
+            _out,
+            video,
+            gateway_url=gateway,
+            keys_directory=keys,
+            hotkey_file=hotkey_file,
+            miner_hotkey=miner_hotkey,
+            out=out,
+        )
+    except ChallengeCommandError as error:
+        _fail(str(error))
+
+
+@app.command()
+def render(
+    video: Annotated[Path, typer.Argument(help="The video that was answered.", exists=True, dir_okay=False)],
+    response: Annotated[Path, typer.Argument(help="The saved answer.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for annotated.mp4 and contact_sheet.png.")] = Path("out"),
+) -> None:
+    """Make the pictures of an answer: an annotated video and a contact sheet with pitch maps."""
+    from touchline.progress import progress_bar  # noqa: PLC0415
+    from touchline.render import RenderError, render_contact_sheet, render_video  # noqa: PLC0415
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        answer = json.loads(response.read_bytes())
+        with progress_bar(_err, "annotated video") as advance:
+            render_video(video, answer, out / "annotated.mp4", advance)
+        render_contact_sheet(video, answer, out / "contact_sheet.png")
+    except ValueError as error:
+        _fail(f"{response} is not JSON: {error}")
+    except RenderError as error:
+        _fail(str(error))
+    _out.print(f"{out / 'annotated.mp4'}\n{out / 'contact_sheet.png'}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # A plain kill runs the same clean-up as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _fail(message: str) -> NoReturn:
+    _err.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()
