@@ -15,7 +15,7 @@ Colour = tuple[float, float, float]
 
 _NEAR = 1.0
 _SHIFT = 4
-_LIMIT = 1 << 16
+_LIMIT = 1 << 15
 
 
 def warp_into(image: Image, texture: Image, to_image: Array, outline: Array) -> None:
@@ -50,12 +50,27 @@ def warp_plane(image: Image, camera: Camera, texture: Image, origin: Array, alon
     height, width = texture.shape[:2]
     corners = np.stack([origin, origin + along, origin + along + up, origin + up])
     outline, depth = camera.project(corners)
-    if (depth < _NEAR).all():
+    if (depth < _NEAR).all() or _beside(camera, outline, depth):
         return
     if (depth < _NEAR).any():
         outline = np.array([[0.0, 0.0], [camera.width, camera.height]])
     texture_to_plane = np.array([[1 / width, 0, 0], [0, -1 / height, 1], [0, 0, 1]])
     warp_into(image, texture, camera.plane(origin, along, up) @ texture_to_plane, outline)
+
+
+def _beside(camera: Camera, outline: Array, depth: Array) -> bool:
+    """Whether an outline before the camera lies wholly beside the picture."""
+    if (depth < _NEAR).any():
+        return False
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    return bool(high[0] < 0 or high[1] < 0 or low[0] > camera.width or low[1] > camera.height)
+
+
+def fill_ground(image: Image, camera: Camera, corners: Array, colour: Colour) -> None:
+    """Fill a convex polygon on the ground, float64 [n, 2] in metres before the camera, in place."""
+    points, depth = camera.project(np.column_stack([corners, np.zeros(len(corners))]))
+    if (depth > 0).all():
+        cv2.fillConvexPoly(image, _fixed(points, 1), colour, cv2.LINE_8, _SHIFT)
 
 
 def _clipped(camera: Camera, start: Array, stop: Array) -> tuple[Array, Array] | None:
@@ -155,10 +170,7 @@ def air_strokes(
 
 def blend(target: Image, mask: Image, colour: Colour, opacity: float = 1.0) -> None:
     """Lay a colour (0 to 255) over the frame where a uint8 mask says so, in place."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        return
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    part = target[first:last]
-    alpha = mask[first:last, :, None].astype(np.float32) * (opacity / 255)
-    part[:] = (part + (np.array(colour, np.float32) - part) * alpha + 0.5).astype(np.uint8)
+    rows, columns = np.nonzero(mask)
+    alpha = mask[rows, columns][:, None].astype(np.float32) * (opacity / 255)
+    under = target[rows, columns]
+    target[rows, columns] = (under + (np.array(colour, np.float32) - under) * alpha + 0.5).astype(np.uint8)

@@ -17,7 +17,8 @@ PLAIN, STRIPES, HOOPS, HALVES, SASH = range(5)
 # Joints of a skeleton, in order.
 HIPS, CHEST, HEAD, KNEE_L, ANKLE_L, TOE_L, KNEE_R, ANKLE_R, TOE_R = range(9)
 HIP_L, HIP_R, SHOULDER_L, ELBOW_L, WRIST_L, SHOULDER_R, ELBOW_R, WRIST_R, NECK = range(9, 18)
-_JOINTS: Final = 18
+JOINTS: Final = 18
+"""Joints of a skeleton."""
 _SHIFT: Final = 3
 
 
@@ -64,7 +65,7 @@ def skeletons(poses: Poses) -> Array:
     forward = np.stack([np.cos(poses.headings), np.sin(poses.headings), np.zeros(count)], axis=1)
     side = np.stack([-forward[:, 1], forward[:, 0], np.zeros(count)], axis=1)
     up = np.array([0.0, 0.0, 1.0])
-    joints = np.zeros((count, _JOINTS, 3))
+    joints = np.zeros((count, JOINTS, 3))
 
     def bone(length: Array | float, angle: Array) -> Array:
         """A bone that hangs down, swung forward by an angle."""

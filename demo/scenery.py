@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.camera import Array, Camera
-from demo.canvas import Colour, Image, air_strokes, warp_into, warp_plane
+from demo.canvas import Colour, Image, air_strokes, fill_ground, warp_into, warp_plane
 from demo.geometry import GOAL_DEPTH, GOAL_HEIGHT, GOAL_WIDTH, Geometry
 
 Field = npt.NDArray[np.float32]
@@ -221,14 +221,21 @@ def _vector(x: float, y: float, z: float) -> Array:
     return np.array([x, y, z], np.float64)
 
 
+def _before(camera: Camera) -> Array:
+    """The ground before the camera as far as it matters, float64 [4, 2] in metres."""
+    forward = np.array([np.sin(camera.pan), -np.cos(camera.pan)])
+    side = np.array([-forward[1], forward[0]])
+    at = np.array(camera.position[:2])
+    close, far = at + 2 * forward, at + 400 * forward
+    return np.stack([close - 40 * side, close + 40 * side, far + 400 * side, far - 400 * side])
+
+
 def stands(image: Image, camera: Camera, geometry: Geometry, around: Surroundings) -> None:
     """Stands behind the far side and both ends, in place; what is above them is the roof."""
     bowl = around.bowl
     image[:] = np.array(bowl.roof, np.uint8)
     out, length, width = bowl.stand, geometry.length, geometry.width
-    floor = np.full((64, 64, 3), np.array(bowl.floor, np.uint8), np.uint8)
-    reach = camera.position[1] - 3 + 60
-    warp_plane(image, camera, floor, _vector(-60, reach - 60, 0), _vector(length + 120, 0, 0), _vector(0, -reach, 0))
+    fill_ground(image, camera, _before(camera), bowl.floor)
     if bowl.lower <= 0:
         return
     far_length = length + 2 * out
