@@ -1,27 +1,65 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-export lint triton requirements clean
+.PHONY: help demo test test-export lint triton-env requirements clean python
 SHELL := /bin/bash
+UV := 0.13.9
 
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; 0x030b0000 <= sys.hexversion < 0x030d0000 and print("$(p)")' 2>/dev/null)))
+BIN := .venv/bin
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
+	@$(BIN)/python -m demo
+
+test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-to-end run with a real Triton included
+	$(BIN)/python -m pytest
+
+test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
+	.venv-export/bin/python -m pytest -m export tests/export
+
+lint: .venv/.ready ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Two environments on purpose: Triton's Python backend needs numpy 1, the gateway wants current libraries.
+# uv, because plain pip takes minutes to install the same pins; --no-deps, because the pins are complete.
 .venv/.ready: requirements/gateway.txt requirements/dev.txt pyproject.toml | python
-	@$(PYTHON) -m venv .venv && .venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV)
-	.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes -r requirements/gateway.txt -r requirements/dev.txt
-	@.venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
+	@$(PYTHON) -m venv .venv
+	@echo "installing the gateway's environment"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
+	@$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements/gateway.txt -r requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-.venv-triton/.ready: requirements/triton.txt .venv/.ready
+triton-env: .venv-triton/.ready ## the local Triton's environment alone
+
+.venv-triton/.ready: requirements/triton.txt | .venv/.ready
 	@$(PYTHON) -m venv .venv-triton
-	.venv/bin/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes -r requirements/triton.txt
+	@echo "installing the local Triton's environment"
+	@$(BIN)/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
-.PHONY: python
+# torch comes by pip: it takes the CPU build where pip's configuration offers one, else the CUDA build.
+.venv-export/.ready: requirements/export.txt | .venv/.ready
+	@$(PYTHON) -m venv .venv-export
+	@echo "installing the export environment"
+	@.venv-export/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	@$(BIN)/uv pip install --python .venv-export/bin/python --no-deps --require-hashes -r requirements/export.txt
+	@$(BIN)/uv pip install -q --python .venv-export/bin/python --no-deps -e .
+	@touch $@
+
 python:
-	@test -n "$(PYTHON)" || { echo "Touchline needs Python 3.11 or 3.12 (found neither). Install one, or say: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Touchline needs Python 3.11 or 3.12, and neither is on PATH. Install one, or: make PYTHON=/path/to/python3.12 demo" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-UV := 0.13.9
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header
+requirements: .venv/.ready ## compile the pinned requirements anew
+	$(COMPILE) --override requirements/overrides.txt requirements/gateway.in -o requirements/gateway.txt
+	$(COMPILE) --constraint requirements/gateway.txt requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/triton.in -o requirements/triton.txt
+	$(COMPILE) --override requirements/overrides.txt requirements/export.in -o requirements/export.txt
+
+clean: ## remove the environments and all that was made
+	rm -rf .venv .venv-triton .venv-export out .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -36,7 +36,7 @@ def build_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
-            service = Service(settings, metrics, client)
+            service = app.state.service = Service(settings, metrics, client)
             app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey))
             background = [asyncio.create_task(service.watch_forever())]
             if settings.refresh_nodes:

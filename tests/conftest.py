@@ -1,0 +1,40 @@
+"""Fixtures that start real servers once for all tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.support.quick_models import write_quick_models
+from touchline.local_triton import LocalTriton
+
+
+@pytest.fixture(scope="session")
+def quick_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+    """A real Triton whose models answer at once."""
+    directory = tmp_path_factory.mktemp("quick-triton")
+    with LocalTriton(write_quick_models(directory / "models"), log=directory / "triton.log") as triton:
+        triton.wait_ready()
+        yield triton
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A web server on the loopback address: its URL and the folder it serves."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    directory = tmp_path_factory.mktemp("web")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", directory
+    server.shutdown()
+    server.server_close()

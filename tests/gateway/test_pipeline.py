@@ -1,0 +1,263 @@
+"""Whole challenges through the gateway and a real Triton with a quick model; what they answer and what they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.gateway import Traces, error_of, regions, running_gateway, settled
+from tests.support.quick_models import write_quick_models
+from tests.support.videos import make_audio, make_video
+from touchline.local_triton import LocalTriton
+from touchline.validator import challenge_body, check_response, signed_headers
+
+
+@pytest.fixture(scope="module")
+def videos(web: tuple[str, Path]) -> dict[str, str]:
+    url, directory = web
+    make_video(directory / "fine.mp4", 61)
+    make_video(directory / "slow_start.mp4", 61, faststart=False)
+    make_video(directory / "one_frame.mp4", 1)
+    make_video(directory / "long.mp4", 600)
+    make_audio(directory / "audio.mp4")
+    (directory / "empty.mp4").write_bytes(b"")
+    (directory / "text.mp4").write_text("this is not a video\n" * 100)
+    whole = (directory / "fine.mp4").read_bytes()
+    (directory / "header_only.mp4").write_bytes(whole[:200])
+    return {path.stem: f"{url}/{path.name}" for path in directory.glob("*.mp4")} | {"missing": f"{url}/missing.mp4"}
+
+
+@pytest.mark.parametrize("name", ["fine", "slow_start"])
+async def test_every_frame_is_answered_under_its_number(
+    name: str, videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        before = Traces.of(gateway)
+        body = challenge_body(videos[name], "c-1")
+        answer = await gateway.post(body)
+        assert answer.status_code == 200, answer.text
+        response = check_response(answer.content, "c-1")
+        assert len(response["frames"]) == 61
+        for frame in response["frames"]:
+            assert [item["class_id"] for item in frame["objects"]] == [0, 2, 1]
+            assert sum(point != [0.0, 0.0] for point in frame["keypoints"]) == 16
+        # The quick model's player box, 20 20 30 44 of a 160x96 input, in pixels of the 320x180 source (3 px of padding).
+        assert response["frames"][7]["objects"][1]["bbox"] == pytest.approx([40, 34, 60, 82], abs=0.01)
+        assert {"download", "decode", "infer", "track", "respond", "first_frame", "total"} <= {
+            part.split(";")[0] for part in answer.headers["server-timing"].split(", ")
+        }
+        assert await settled(gateway, before) == before
+
+
+async def test_a_video_of_one_frame(videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        response = (await gateway.challenge(videos["one_frame"])).json()
+        assert [frame["frame_number"] for frame in response["frames"]] == [0]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 7])
+async def test_bytes_and_shared_memory_give_the_same_answer(
+    stride: int, videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    frames = {}
+    for transport in ("system", "off"):
+        async with running_gateway(
+            tmp_path, quick_triton.grpc_url, triton_shared_memory=transport, frame_stride=stride
+        ) as gateway:
+            assert gateway.service._triton.transport == {"system": "shared_memory", "off": "bytes"}[transport]
+            frames[transport] = (await gateway.challenge(videos["fine"])).json()["frames"]
+    assert len(frames["system"]) == 61
+    assert frames["system"] == frames["off"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason", "said"),
+    [
+        ("missing", 502, "download_failed", "answered 404"),
+        ("empty", 422, "bad_video", "empty"),
+        ("text", 422, "bad_video", "cannot be decoded"),
+        ("header_only", 422, "bad_video", "no video stream"),
+        ("audio", 422, "bad_video", "no video stream"),
+    ],
+)
+async def test_bad_videos(
+    name: str, status: int, reason: str, said: str, videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        before = Traces.of(gateway)
+        got_status, got_reason, detail = error_of(await gateway.challenge(videos[name]))
+        assert (got_status, got_reason) == (status, reason)
+        assert said in detail
+        assert await settled(gateway, before) == before
+        assert (await gateway.challenge(videos["fine"])).status_code == 200
+
+
+@pytest.fixture
+def silent_host() -> Iterator[str]:
+    """A host that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/video.mp4"
+
+
+@pytest.fixture
+def stalling_host(web: tuple[str, Path], videos: dict[str, str]) -> Iterator[str]:
+    """A host that sends the first half of a video and then nothing."""
+    content = (web[1] / "long.mp4").read_bytes()
+    server = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            connection.recv(65536)
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+            connection.sendall(head + content[: len(content) // 2])
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}/video.mp4"
+    server.close()
+    for connection in connections:
+        connection.close()
+
+
+async def test_a_host_that_never_answers(silent_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, download_timeout_s=0.3) as gateway:
+        before = Traces.of(gateway)
+        status, reason, detail = error_of(await gateway.challenge(silent_host))
+        assert (status, reason) == (504, "download_timed_out")
+        assert silent_host in detail
+        assert await settled(gateway, before) == before
+
+
+async def test_a_host_that_stalls(stalling_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, download_timeout_s=0.5) as gateway:
+        before = Traces.of(gateway)
+        status, reason, _ = error_of(await gateway.challenge(stalling_host))
+        assert (status, reason) == (504, "download_timed_out")
+        assert await settled(gateway, before) == before
+
+
+async def test_a_challenge_that_takes_too_long(stalling_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, challenge_timeout_s=0.5) as gateway:
+        before = Traces.of(gateway)
+        status, reason, detail = error_of(await gateway.challenge(stalling_host))
+        assert (status, reason) == (504, "challenge_timed_out")
+        assert "CHALLENGE_TIMEOUT_S" in detail
+        assert await settled(gateway, before) == before
+
+
+async def test_a_caller_that_hangs_up(stalling_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        before = Traces.of(gateway)
+        async with httpx.AsyncClient(timeout=0.5) as impatient:
+            body = challenge_body(stalling_host)
+            headers = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, body)
+            with pytest.raises(httpx.TimeoutException):
+                await impatient.post(f"{gateway.url}/soccer/challenge", content=body, headers=headers)
+        assert await settled(gateway, before) == before
+
+
+async def test_too_large_and_too_long(videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, max_video_frames=100) as gateway:
+        before = Traces.of(gateway)
+        status, reason, detail = error_of(await gateway.challenge(videos["long"]))
+        assert (status, reason) == (422, "bad_video")
+        assert "MAX_VIDEO_FRAMES" in detail
+        assert await settled(gateway, before) == before
+
+
+async def test_triton_down_at_start(videos: dict[str, str], tmp_path: Path) -> None:
+    triton = LocalTriton(write_quick_models(tmp_path / "models"), log=tmp_path / "triton.log")
+    async with running_gateway(tmp_path, triton.grpc_url, wait=False) as gateway:
+        health = await gateway.client.get(f"{gateway.url}/health")
+        assert health.status_code == 503
+        assert triton.grpc_url in health.json()["reason"]
+        assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": False}
+        refused = await gateway.challenge(videos["fine"])
+        status, reason, detail = error_of(refused)
+        assert (status, reason) == (503, "inference_unavailable")
+        assert refused.headers["retry-after"]
+        assert triton.grpc_url in detail
+        with triton:
+            await gateway.until_ready()
+            assert (await gateway.challenge(videos["fine"])).status_code == 200
+
+
+async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path) -> None:
+    models = write_quick_models(tmp_path / "models", delay_s=0.02)
+    known_regions = regions()
+    with LocalTriton(models, log=tmp_path / "triton.log") as triton:
+        triton.wait_ready()
+        async with running_gateway(tmp_path, triton.grpc_url) as gateway:
+            before = Traces.of(gateway)
+            asking = asyncio.create_task(gateway.challenge(videos["long"]))
+            while gateway.service._in_progress == 0 or gateway.service._pipeline.pool.free_count == before.free_slots:
+                await asyncio.sleep(0.01)
+            triton.kill()
+            status, reason, detail = error_of(await asking)
+            assert (status, reason) == (503, "inference_unavailable")
+            assert triton.grpc_url in detail
+            assert await settled(gateway, before) == before
+            await gateway.until_ready(False)
+            # It comes back on the same ports: the region is registered anew.
+            triton.start()
+            await gateway.until_ready()
+            assert (await gateway.challenge(videos["fine"])).status_code == 200
+        assert regions() == known_regions
+
+
+async def test_one_too_many(videos: dict[str, str], stalling_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1) as gateway:
+        first = asyncio.create_task(gateway.challenge(stalling_host))
+        while gateway.service._in_progress == 0:
+            await asyncio.sleep(0.01)
+        assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": False}
+        refused = await gateway.challenge(videos["fine"])
+        assert error_of(refused)[:2] == (503, "busy")
+        assert refused.headers["retry-after"]
+        first.cancel()
+
+
+async def test_the_region_is_unlinked_when_the_gateway_ends(quick_triton: LocalTriton, tmp_path: Path) -> None:
+    known_regions = regions()
+    async with running_gateway(tmp_path, quick_triton.grpc_url):
+        assert len(regions() - known_regions) == 1
+    assert regions() == known_regions
+
+
+async def test_metrics_tell_outcomes_and_stages(videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        await gateway.challenge(videos["fine"])
+        await gateway.challenge(videos["missing"])
+        text = (await gateway.client.get(f"{gateway.url}/metrics")).text
+        assert 'touchline_challenges_total{outcome="answered"} 1.0' in text
+        assert 'touchline_challenges_total{outcome="download_failed"} 1.0' in text
+        assert 'touchline_frames_total{kind="decoded"} 61.0' in text
+        assert 'touchline_frames_total{kind="inferred"} 31.0' in text
+        assert 'touchline_stage_seconds_count{stage="decode"} 1.0' in text
+        assert "touchline_inference_ready 1.0" in text
+        assert "touchline_challenges_in_progress 0.0" in text
+
+
+async def test_the_answer_is_json_of_the_subnets_form(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        started = time.time()
+        response = json.loads((await gateway.challenge(videos["fine"])).content)
+        assert set(response) == {"challenge_id", "processing_time", "frames"}
+        assert 0 < response["processing_time"] <= time.time() - started
+        assert set(response["frames"][0]) == {"frame_number", "keypoints", "objects"}
+        assert set(response["frames"][0]["objects"][0]) == {"id", "bbox", "class_id"}

@@ -1,0 +1,137 @@
+"""The gateway inside the test's own process and loop, so that a test can see what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from gateway.app import build_app
+from gateway.service import Service
+from gateway.settings import Settings
+from touchline.local_chain import Keys, make_keys
+from touchline.local_triton import free_ports
+from touchline.validator import challenge_body, signed_headers
+
+
+@dataclass
+class RunningGateway:
+    url: str
+    keys: Keys
+    service: Service
+    client: httpx.AsyncClient
+
+    async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        """Post a body, signed by the validator unless headers are given."""
+        headers = headers or signed_headers(self.keys.validator, self.keys.miner.ss58_address, body)
+        return await self.client.post(f"{self.url}/soccer/challenge", content=body, headers=headers, timeout=60)
+
+    async def challenge(self, video_url: str) -> httpx.Response:
+        return await self.post(challenge_body(video_url))
+
+    async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
+        async with asyncio.timeout(timeout_s):
+            while self.service.ready is not ready:
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_gateway(
+    directory: Path, triton_url: str, *, wait: bool = True, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    keys = make_keys(directory / "keys")
+    values = {name.lower(): value for name, value in keys.environment().items()}
+    values |= {"triton_url": triton_url, "device": "cpu", "img_size": 160, **settings}
+    app = build_app(Settings(_env_file=None, **values))
+    port = free_ports(1)[0]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        assert not serving.done(), "the gateway did not start"
+    async with httpx.AsyncClient() as client:
+        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.service, client)
+        try:
+            if wait:
+                await gateway.until_ready()
+            yield gateway
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a challenge could leave behind in this process."""
+
+    free_slots: int
+    tasks: int
+    videos: int
+    busy_threads: int
+    in_progress: int
+
+    @classmethod
+    def of(cls, gateway: RunningGateway) -> Traces:
+        gc.collect()
+        pipeline = gateway.service._pipeline
+        return cls(
+            free_slots=pipeline.pool.free_count if pipeline else 0,
+            # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
+            tasks=sum("gateway/" in str(task.get_coro().cr_code.co_filename) for task in asyncio.all_tasks()),
+            videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
+            busy_threads=_threads_in_stages(),
+            in_progress=gateway.service._in_progress,
+        )
+
+
+async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.0) -> Traces:
+    """The traces once they equal `before`, or those of the last look: an aborted request takes a moment to end."""
+    async with asyncio.timeout(timeout_s + 1):
+        for _ in range(int(timeout_s / 0.05)):
+            if Traces.of(gateway) == before:
+                break
+            await asyncio.sleep(0.05)
+    return Traces.of(gateway)
+
+
+def regions() -> set[str]:
+    """Shared-memory regions of gateways."""
+    return {path.name for path in Path("/dev/shm").glob("touchline-*") if "triton" not in path.name}
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str]:
+    """Status, reason and message of a refused request."""
+    answer = json.loads(response.content)
+    return response.status_code, answer["error"], answer["detail"]
+
+
+def _threads_in_stages() -> int:
+    """Threads that are inside a stage's code now, as their stacks show."""
+    busy = 0
+    for frame in sys._current_frames().values():
+        files = set()
+        while frame is not None:
+            files.add(frame.f_code.co_filename)
+            frame = frame.f_back
+        busy += any(name.endswith(("gateway/video/decode.py", "gateway/tracking.py")) for name in files)
+    return busy
+
+
+def _open_files() -> list[str]:
+    names = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except OSError:
+            continue
+    return names

@@ -1,0 +1,52 @@
+"""Small H.264 videos whose frames can be told apart."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def frame_image(number: int, width: int, height: int) -> np.ndarray:
+    """uint8 RGB [H, W, 3]: the number as 10 bright or dark columns, lowest bit left."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for bit in range(10):
+        image[:, bit * width // 10 : (bit + 1) * width // 10] = 230 if number >> bit & 1 else 20
+    return image
+
+
+def read_number(image: np.ndarray) -> int:
+    """The number that frame_image wrote into `image`, at any scale."""
+    height, width = image.shape[:2]
+    columns = [image[height // 2, (2 * bit + 1) * width // 20].mean() > 125 for bit in range(10)]
+    return sum(1 << bit for bit, bright in enumerate(columns) if bright)
+
+
+def make_video(
+    path: Path, frames: int, *, width: int = 320, height: int = 180, fps: int = 25, faststart: bool = True
+) -> Path:
+    """A video whose frame n shows frame_image(n)."""
+    options = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "ultrafast", "g": "25", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(frame_image(number, width, height), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def make_audio(path: Path, seconds: float = 1.0) -> Path:
+    """An mp4 without a picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for start in range(0, int(44100 * seconds), 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
