@@ -40,14 +40,14 @@ def main() -> None:
         render_video(clip.video, outcome.response, OUT / "annotated.mp4", advance)
     render_contact_sheet(clip.video, outcome.response, OUT / "contact_sheet.png")
     console.print(stage_table(outcome))
-    console.print(_quality_table(outcome, clip.truth))
+    console.print(_quality_table(outcome, clip.truth, match.width))
     for name in ("response.json", "annotated.mp4", "contact_sheet.png"):
         console.print(f"  {OUT / name}")
 
 
-def _quality_table(outcome: Outcome, truth: Path) -> Table:
+def _quality_table(outcome: Outcome, truth: Path, width: int) -> Table:
     table = Table("against the truth", "", title="the answer's quality", title_justify="left")
-    for name, value in measure(outcome.response, load_truth(truth)).table():
+    for name, value in measure(outcome.response, load_truth(truth), width).table():
         table.add_row(name, value)
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -42,12 +43,13 @@ def warp_into(image: Image, texture: Image, to_image: Array, outline: Array) -> 
     )
 
 
-def warp_plane(image: Image, camera: Camera, texture: Image, origin: Array, along: Array, up: Array) -> None:
-    """Hang a texture on the parallelogram origin, origin + along, origin + up (metres); its last row lies at origin.
+def warp_plane(image: Image, camera: Camera, texture: Image, origin: Array, sides: tuple[Array, Array]) -> None:
+    """Hang a texture, in place, on the parallelogram at `origin` with sides (along, up) in metres, last row at origin.
 
     The parallelogram must not reach behind the camera.
     """
     height, width = texture.shape[:2]
+    along, up = sides
     corners = np.stack([origin, origin + along, origin + along + up, origin + up])
     outline, depth = camera.project(corners)
     if (depth < _NEAR).all() or _beside(camera, outline, depth):
@@ -90,6 +92,7 @@ def ground_strokes(
     camera: Camera,
     polylines: Iterable[Array],
     discs: Sequence[tuple[float, float]],
+    *,
     line_width: float,
     scale: int,
 ) -> Image:
@@ -102,7 +105,7 @@ def ground_strokes(
     half = line_width / 2
     quads: list[Array] = []
     for polyline in polylines:
-        for start, stop in zip(polyline[:-1], polyline[1:], strict=True):
+        for start, stop in pairwise(polyline):
             clipped = _clipped(camera, np.append(start, 0.0), np.append(stop, 0.0))
             if clipped is None:
                 continue
@@ -144,6 +147,7 @@ def air_strokes(
     segments: Array,
     thickness: float,
     colour: Colour,
+    *,
     opacity: float = 1.0,
     scale: int = 3,
 ) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -139,7 +139,7 @@ def _planes(match: Match, number: int) -> tuple[Planes, Truth]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8), truth
 
 
-def _rendered(match: Match, workers: int) -> Iterator[tuple[Planes, Truth]]:
+def _rendered(match: Match, workers: int) -> Generator[tuple[Planes, Truth], None, None]:
     """All frames in order, from this process or from several."""
     if workers == 1:
         yield from (_planes(match, number) for number in range(match.frames))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from demo.camera import Array, Camera
 from demo.canvas import Colour, Image
+from touchline.contract import BALL
 
 PLAIN, STRIPES, HOOPS, HALVES, SASH = range(5)
 
@@ -70,7 +72,7 @@ def skeletons(poses: Poses) -> Array:
     def bone(length: Array | float, angle: Array) -> Array:
         """A bone that hangs down, swung forward by an angle."""
         reach = (np.asarray(length) * height)[:, None]
-        return reach * (np.sin(angle)[:, None] * forward - np.cos(angle)[:, None] * up)
+        return np.asarray(reach * (np.sin(angle)[:, None] * forward - np.cos(angle)[:, None] * up), np.float64)
 
     lean = np.clip(0.03 * speed, 0, 0.28)
     spine = -bone(1.0, -lean)
@@ -145,7 +147,9 @@ def _darker(colour: Colour, factor: float) -> Colour:
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
-def draw_person(points: Array, depth: Array, camera: Camera, kit: Kit, light: float, scale: int = 4) -> Sprite | None:
+def draw_person(
+    points: Array, depth: Array, camera: Camera, kit: Kit, light: float, *, scale: int = 4
+) -> Sprite | None:
     """A sprite of one body: points float64 [18, 2] in frame pixels and depths float64 [18] in metres.
 
     None where it lies outside the frame.
@@ -232,7 +236,7 @@ def _torso(canvas: Image, at: list[list[int]], unit: float, kit: Kit) -> None:
 
 
 def draw_shadow(
-    image: Image, camera: Camera, skeleton: Array, sun: tuple[float, float], strength: float, softness: float
+    image: Image, camera: Camera, skeleton: Array, sun: tuple[float, float], strength: float, *, softness: float = 0.0
 ) -> None:
     """Darken the ground, in place, where a body float64 [18, 3] keeps the light off.
 
@@ -260,7 +264,7 @@ def draw_shadow(
         (SHOULDER_L, ELBOW_L, 0.08), (SHOULDER_R, ELBOW_R, 0.08),
     ):  # fmt: skip
         cv2.line(mask, at[a], at[b], 255, max(1, round(width * unit * 0.6)), cv2.LINE_AA, _SHIFT)
-    if softness > 0:
+    if softness > 0.6:
         mask = cv2.GaussianBlur(mask, (0, 0), softness)
     part = image[top:bottom, left:right]
     part[:] = (part * (1 - mask[..., None].astype(np.float32) * (strength / 255))).astype(np.uint8)
@@ -272,7 +276,7 @@ BALL_RADIUS: Final = 0.11
 def draw_ball(
     camera: Camera, centre: Array, streak: Array, colour: Colour = (245.0, 245.0, 240.0), scale: int = 6
 ) -> Sprite | None:
-    """The ball at a world point [3] in metres; `streak` float64 [2] is its motion in pixels while the shutter is open."""
+    """The ball at a world point [3] in metres; `streak` float64 [2] is its motion in pixels meanwhile."""
     points, depth = camera.project(centre)
     if depth < 1:
         return None
@@ -305,7 +309,7 @@ def draw_ball(
 
 
 def lay(image: Image, owner: npt.NDArray[np.uint8], sprite: Sprite, number: int) -> int:
-    """Blend a sprite into the frame and note who owns its pixels, in place; the pixels of it if nothing were before it."""
+    """Blend a sprite into the frame and note who owns its pixels, in place; how many pixels it covers."""
     height, width = image.shape[:2]
     h, w = sprite.picture.shape[:2]
     x0, y0 = max(sprite.left, 0), max(sprite.top, 0)
@@ -318,3 +322,36 @@ def lay(image: Image, owner: npt.NDArray[np.uint8], sprite: Sprite, number: int)
     target[:] = (target * (1 - part[..., 3:] * (1 / 255)) + part[..., :3] + 0.5).astype(np.uint8)
     owner[y0:y1, x0:x1][part[..., 3] > 96] = number
     return whole
+
+
+class Drawn(NamedTuple):
+    """An object that was laid into a frame."""
+
+    number: int
+    """What the owner map calls it, 1 to 254."""
+    label: int
+    box: tuple[float, float, float, float]
+    whole: int
+    """How many pixels it covers when nothing is before it."""
+
+
+def visible(
+    owner: npt.NDArray[np.uint8], drawn: Sequence[Drawn]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Boxes clipped to the frame, classes and numbers of the objects of which enough can be seen.
+
+    Enough is a quarter of a person and two fifths of a ball; `owner` uint8 [height, width] says whose each pixel is.
+    """
+    height, width = owner.shape
+    seen = np.bincount(owner.ravel(), minlength=256)
+    rows = []
+    for number, label, (x1, y1, x2, y2), whole in drawn:
+        box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+        least = (0.4 if label == BALL else 0.25) * whole
+        if box[2] - box[0] >= 2 and box[3] - box[1] >= 2 and seen[number] >= max(3, least):
+            rows.append((box, label, number))
+    return (
+        np.array([box for box, _, _ in rows], np.float32).reshape(-1, 4),
+        np.array([label for _, label, _ in rows], np.intp),
+        np.array([number for _, _, number in rows], np.intp),
+    )

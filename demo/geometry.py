@@ -42,20 +42,20 @@ class Geometry:
         def from_goal_line(x: float, ys: tuple[float, ...]) -> list[tuple[float, float]]:
             return [(x, y) for y in ys]
 
-        left = (
-            from_goal_line(0.0, across)
-            + from_goal_line(self.area_depth, area)
-            + [(self.spot, middle)]
-            + from_goal_line(self.box_depth, across[1:5])
-        )
+        left = [
+            *from_goal_line(0.0, across),
+            *from_goal_line(self.area_depth, area),
+            (self.spot, middle),
+            *from_goal_line(self.box_depth, across[1:5]),
+        ]
         half = self.length / 2
         halfway = [(half, 0.0), (half, middle - self.radius), (half, middle + self.radius), (half, self.width)]
-        right = (
-            from_goal_line(self.length - self.box_depth, across[1:5])
-            + [(self.length - self.spot, middle)]
-            + from_goal_line(self.length - self.area_depth, area)
-            + from_goal_line(self.length, across)
-        )
+        right = [
+            *from_goal_line(self.length - self.box_depth, across[1:5]),
+            (self.length - self.spot, middle),
+            *from_goal_line(self.length - self.area_depth, area),
+            *from_goal_line(self.length, across),
+        ]
         circle = [(half - self.radius, middle), (half + self.radius, middle)]
         return np.array(left + halfway + right + circle, np.float64)
 

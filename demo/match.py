@@ -38,7 +38,7 @@ _LAMPS = ((0.55, 0.35), (-0.55, 0.35), (0.5, -0.45), (-0.5, -0.45))
 
 
 class Match:
-    """A synthetic match: `frame(n)` renders frame n. The same seed gives the same bytes, whatever the order of calls."""
+    """A synthetic match: `frame(n)` renders frame n. Same seed, same bytes, whatever the order of calls."""
 
     def __init__(self, seed: int = 44, frames: int = 750, width: int = 1280, height: int = 720, fps: int = 25) -> None:
         if frames < 1:
@@ -90,19 +90,22 @@ class Match:
         scenery.lay_ground(image, camera, self._grass, _MARGIN, _RESOLUTION)
         scenery.board_rows(image, camera, TABLE, self._around)
         lines = [np.array(segment, np.float64) for segment in TABLE.segments()] + TABLE.curves()
-        blend(image, ground_strokes(camera, lines, TABLE.spots(), 0.12, 3), (236.0, 238.0, 232.0), 0.92)
+        blend(
+            image, ground_strokes(camera, lines, TABLE.spots(), line_width=0.12, scale=3), (236.0, 238.0, 232.0), 0.92
+        )
         scenery.goal_frames(image, camera, TABLE, 0.35)
-        objects = self._draw(number, camera, image, owner, omit)
+        drawn = self._draw(number, camera, image, owner, omit)
         image = optics.soften(image, 0.55 * self.width / 1280)
         image = optics.sharpen(image, 0.35)
         image = optics.add_grain(image, 1.6, np.random.default_rng((self.seed, 4, number)))
         self._scoreboard(image, owner, number)
-        return image, self._truth(number, camera, owner, objects)
+        keypoints = keypoint_rows(camera, TABLE.keypoints())
+        return image, Truth(number, *figures.visible(owner, drawn), keypoints, camera.homography_cm)
 
     def _draw(
         self, number: int, camera: Camera, image: Image, owner: npt.NDArray[np.uint8], omit: int | None
-    ) -> list[tuple[int, figures.Sprite, int]]:
-        """Draw people and ball far to near; (id, sprite, pixels when nothing hides it) of each."""
+    ) -> list[figures.Drawn]:
+        """Draw people and ball far to near, in place; in the order of their ids."""
         scene = self.play
         bodies = figures.skeletons(
             Poses(
@@ -117,10 +120,10 @@ class Match:
         points, depth = camera.project(bodies)
         for body in bodies:
             for sun in _LAMPS:
-                figures.draw_shadow(image, camera, body, sun, 0.16, 0.0)
+                figures.draw_shadow(image, camera, body, sun, 0.16)
         ball = scene.ball[number]
         speck = np.repeat(np.array([[ball[0], ball[1], 0.0]]), figures.JOINTS, axis=0)
-        figures.draw_shadow(image, camera, speck, (0, 0), 0.4, 0.0)
+        figures.draw_shadow(image, camera, speck, (0, 0), 0.4)
         before, after = scene.ball[max(number - 1, 0)], scene.ball[min(number + 1, self.frames - 1)]
         path, _ = camera.project(np.stack([before, after]))
         # A shutter that is open for a quarter of the frame time.
@@ -135,38 +138,10 @@ class Match:
                 sprite = figures.draw_person(points[name - 1], depth[name - 1], camera, self._kits[name - 1], 0.12)
             if sprite is None:
                 continue
-            if name == omit:
-                drawn.append((name, sprite, 0))
-                continue
-            drawn.append((name, sprite, figures.lay(image, owner, sprite, name)))
-        return drawn
-
-    def _truth(
-        self,
-        number: int,
-        camera: Camera,
-        owner: npt.NDArray[np.uint8],
-        objects: list[tuple[int, figures.Sprite, int]],
-    ) -> Truth:
-        seen = np.bincount(owner.ravel(), minlength=256)
-        boxes, classes, ids = [], [], []
-        for name, sprite, whole in sorted(objects, key=lambda item: item[0]):
-            x1, y1, x2, y2 = sprite.box
-            box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(self.width)), min(y2, float(self.height)))
-            least = 0.4 if name == BALL_ID else 0.25
-            if box[2] - box[0] < 3 or box[3] - box[1] < 3 or seen[name] < max(4, least * whole):
-                continue
-            boxes.append(box)
-            classes.append(_label(name))
-            ids.append(name)
-        return Truth(
-            number,
-            np.array(boxes, np.float32).reshape(-1, 4),
-            np.array(classes, np.intp),
-            np.array(ids, np.intp),
-            keypoint_rows(camera, TABLE.keypoints()),
-            camera.homography_cm,
-        )
+            if name != omit:
+                whole = figures.lay(image, owner, sprite, name)
+                drawn.append(figures.Drawn(name, _label(name), sprite.box, whole))
+        return sorted(drawn)
 
     def _scoreboard(self, image: Image, owner: npt.NDArray[np.uint8], number: int) -> None:
         """Score and clock in the corner, in place."""

@@ -127,7 +127,7 @@ class _Game:
         """Where a pass to someone should go: some way ahead of the run, inside the lines."""
         side = 1 if receiver < TEAM else -1
         ahead = self.places[receiver] + self.velocity[receiver] * seconds + (side * self.rng.uniform(0, 7), 0)
-        return np.clip(ahead, (4, 3), (_LENGTH - 4, _WIDTH - 3))
+        return np.asarray(np.clip(ahead, (4, 3), (_LENGTH - 4, _WIDTH - 3)), np.float64)
 
     def targets(self) -> tuple[Array, Array]:
         """Where everyone wants to be, float64 [25, 2], and how fast at most, float64 [25]."""
@@ -158,7 +158,7 @@ class _Game:
             ahead = goal - self.places[self.carrier]
             want[self.carrier] = self.places[self.carrier] + ahead / np.hypot(*ahead) * 8 + self.wander[self.carrier]
             pace[self.carrier] = 5.0
-        want[OFFICIAL] = ball + (-self.attack * 9, 9 if ball[1] < _WIDTH * 0.6 else -9)
+        want[OFFICIAL] = ball + np.array([-self.attack * 9, 9 if ball[1] < _WIDTH * 0.6 else -9])
         pace[OFFICIAL] = 5.8
         for assistant, low, high, line in (
             (FAR_ASSISTANT, _LENGTH / 2, _LENGTH, -0.8),
@@ -248,5 +248,5 @@ def smooth(values: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.floa
     """Gaussian smoothing along the first axis, sigma in samples, ends held."""
     reach = max(1, math.ceil(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(values, [(reach, reach)] + [(0, 0)] * (values.ndim - 1), mode="edge")
+    padded = np.pad(values, [(reach, reach), *[(0, 0)] * (values.ndim - 1)], mode="edge")
     return np.asarray(np.apply_along_axis(np.convolve, 0, padded, kernel / kernel.sum(), mode="valid"), np.float64)

@@ -70,31 +70,35 @@ def grass(geometry: Geometry, turf: Turf, margin: float, resolution: float, rng:
         stripe = np.zeros((height, width), np.float32)
     light = 1 - (1 - turf.dark) * stripe.astype(np.float32)
     light += turf.mottle * clouds(rng, height, width, 24) + 0.6 * turf.mottle * clouds(rng, height, width, width // 3)
-    picture = cv2.merge([light * channel for channel in turf.colour])
+    picture = np.asarray(cv2.merge([light * channel for channel in turf.colour]), np.float32)
     if turf.worn > 0:
         middle = geometry.width / 2
-        bare = np.zeros((height, width), np.float32)
+        bare: Field = np.zeros((height, width), np.float32)
         for cx, cy, sx, sy in (
             (3.0, middle, 4.0, 5.0),
             (geometry.length - 3, middle, 4.0, 5.0),
             (geometry.length / 2, middle, 7.0, 5.0),
         ):
             bare += np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
-        bare = np.clip(bare * (0.7 + 0.5 * clouds(rng, height, width, 60)), 0, 1) * turf.worn
-        picture += bare[..., None] * (np.array([125, 115, 75], np.float32) * turf.colour[1] / 125 - picture)
+        patchy = bare * (0.7 + 0.5 * clouds(rng, height, width, 60))
+        picture += (
+            turf.worn
+            * np.clip(patchy, 0, 1)[..., None]
+            * (np.array([125, 115, 75], np.float32) * turf.colour[1] / 125 - picture)
+        )
     beyond = np.maximum(np.maximum(-x, x - geometry.length), np.maximum(-y, y - geometry.width)) > turf.apron_from
     picture[beyond] = np.array(turf.apron, np.float32)
     if turf.shade is not None:
         left, right, inside = turf.shade
         edge = left + (right - left) * x / geometry.length
         depth = np.clip((edge - y if turf.shade_far else y - edge) / 0.8 + 0.5, 0, 1)
-        picture *= (1 - (1 - inside) * depth)[..., None].astype(np.float32)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        picture *= np.asarray(1 - (1 - inside) * depth, np.float32)[..., None]
+    return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
 def lay_ground(image: Image, camera: Camera, texture: Image, margin: float, resolution: float) -> None:
     """Warp the grass texture of `grass` into the frame, in place."""
-    height, width = texture.shape[:2]
+    width = texture.shape[1]
     to_metres = np.array([[resolution, 0, -margin], [0, resolution, -margin], [0, 0, 1.0]])
     outline = np.array([[0.0, 0.0], [camera.width, camera.height]])
     far = np.array([[x * resolution - margin, -margin, 0.0] for x in (0, width)])
@@ -134,7 +138,7 @@ def crowd_texture(crowd: Crowd, rng: np.random.Generator, rows: int, columns: in
     profile = np.repeat(0.85 + 0.3 * rng.random(rows, dtype=np.float32), zoom)
     slow = 1 + 0.12 * clouds(rng, rows * zoom, columns * zoom, 16)
     heads *= (profile[:, None] * slow * crowd.light)[..., None]
-    return np.clip(heads, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(heads, 0, 255), np.uint8)
 
 
 FONTS: Final = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
@@ -181,7 +185,7 @@ def goal_frames(image: Image, camera: Camera, geometry: Geometry, net: float, co
             thread += [[(line, y, z), (back, y, z)] for y in (far, near)]
         for x in np.linspace(line, back, 5):
             thread += [[(x, y, 0), (x, y, GOAL_HEIGHT)] for y in (far, near)]
-        air_strokes(image, camera, np.array(thread), 0.035, (215.0, 215.0, 215.0), net, scale=2)
+        air_strokes(image, camera, np.array(thread), 0.035, (215.0, 215.0, 215.0), opacity=net, scale=2)
         posts = [[(line, y, 0), (line, y, GOAL_HEIGHT)] for y in (far, near)]
         posts.append([(line, far, GOAL_HEIGHT), (line, near, GOAL_HEIGHT)])
         air_strokes(image, camera, np.array(posts), 0.13, colour)
@@ -251,10 +255,10 @@ def stands(image: Image, camera: Camera, geometry: Geometry, around: Surrounding
         if bowl.upper > 0:
             step = top + _vector(0, 0, 2.2)
             high = away * bowl.upper + _vector(0, 0, bowl.upper * (bowl.slope + 0.2))
-            warp_plane(image, camera, around.upper, step, along, high)
-            warp_plane(image, camera, around.facade, top, along, _vector(0, 0, 2.2))
-        warp_plane(image, camera, around.lower, foot, along, rise)
-        warp_plane(image, camera, around.facade, start, along, _vector(0, 0, 1.2))
+            warp_plane(image, camera, around.upper, step, (along, high))
+            warp_plane(image, camera, around.facade, top, (along, _vector(0, 0, 2.2)))
+        warp_plane(image, camera, around.lower, foot, (along, rise))
+        warp_plane(image, camera, around.facade, start, (along, _vector(0, 0, 1.2)))
 
 
 def board_rows(image: Image, camera: Camera, geometry: Geometry, around: Surroundings) -> None:
@@ -263,9 +267,9 @@ def board_rows(image: Image, camera: Camera, geometry: Geometry, around: Surroun
     out, length = bowl.boards, geometry.length
     side = min(geometry.width + out, camera.position[1] - 6 + out)
     up = _vector(0, 0, bowl.board_height)
-    warp_plane(image, camera, around.boards, _vector(-out, -out + side, 0), _vector(0, -side, 0), up)
-    warp_plane(image, camera, around.boards, _vector(length + out, -out, 0), _vector(0, side, 0), up)
-    warp_plane(image, camera, around.boards, _vector(-out, -out, 0), _vector(length + 2 * out, 0, 0), up)
+    warp_plane(image, camera, around.boards, _vector(-out, -out + side, 0), (_vector(0, -side, 0), up))
+    warp_plane(image, camera, around.boards, _vector(length + out, -out, 0), (_vector(0, side, 0), up))
+    warp_plane(image, camera, around.boards, _vector(-out, -out, 0), (_vector(length + 2 * out, 0, 0), up))
 
 
 def near_side(
@@ -281,16 +285,17 @@ def near_side(
         roof[:6] = roof[:6] // 2
         wall = np.full((40, 440, 3), 40, np.uint8)
         wall[:, ::55] = 70
-        warp_plane(image, camera, roof, _vector(start, line + 7.0, 2.0), _vector(11, 0, 0), _vector(0, -1.7, -0.3))
-        warp_plane(image, camera, wall, _vector(start, line + 7.0, 0), _vector(11, 0, 0), _vector(0, 0, 2.0))
+        warp_plane(image, camera, roof, _vector(start, line + 7.0, 2.0), (_vector(11, 0, 0), _vector(0, -1.7, -0.3)))
+        warp_plane(image, camera, wall, _vector(start, line + 7.0, 0), (_vector(11, 0, 0), _vector(0, 0, 2.0)))
     if bowl.near_stand and around.near is not None:
         edge, x, reach = line + bowl.stand, -bowl.stand, geometry.length + 2 * bowl.stand
-        deep = camera.position[1] - 4 - edge
+        deep = min(camera.position[1] - 4 - edge, 25.0)
         if deep > 1:
-            climb = max(camera.position[2] - 5, 1.0)
+            # Seats that would hide the touchline from the camera are not built.
+            sight = camera.position[2] * (edge + deep - line) / (camera.position[1] - line)
+            climb = max(0.65 * sight, 1.0)
             warp_plane(
-                image, camera, around.near[::-1], _vector(x, edge + deep, climb), _vector(reach, 0, 0),
-                _vector(0, -deep, 0.8 - climb),
-            )  # fmt: skip
+                image, camera, around.near[::-1], _vector(x, edge + deep, climb), (_vector(reach, 0, 0),
+                _vector(0, -deep, 0.8 - climb)))  # fmt: skip
             front = _vector(x, edge - 0.5, 0)
-            warp_plane(image, camera, around.facade, front, _vector(reach, 0, 0), _vector(0, 0, 1.0))
+            warp_plane(image, camera, around.facade, front, (_vector(reach, 0, 0), _vector(0, 0, 1.0)))

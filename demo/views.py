@@ -52,14 +52,15 @@ def random_view(rng: np.random.Generator, size: tuple[int, int] = (384, 640)) ->
     dugouts = tuple(_colour(rng) for _ in range(int(rng.choice([0, 0, 2, 4]))))
     scenery.near_side(image, camera, geometry, around, dugouts)
 
-    boxes, classes, ids = _people(rng, image, owner, camera, geometry)
+    drawn = _people(rng, image, owner, camera, geometry)
     image = _optics(rng, image)
     _overlays(rng, image, owner)
     if rng.random() < 0.8:
         image = optics.compress(image, int(rng.integers(35, 95)))
 
-    kept = _visible(owner, boxes, classes, ids, height, width)
-    return image, Truth(0, *kept, keypoint_rows(camera, geometry.keypoints()), camera.homography_cm)
+    return image, Truth(
+        0, *figures.visible(owner, drawn), keypoint_rows(camera, geometry.keypoints()), camera.homography_cm
+    )
 
 
 _COMMON: tuple[Colour, ...] = (
@@ -105,20 +106,25 @@ def _camera(rng: np.random.Generator, geometry: Geometry, height: int, width: in
     return camera
 
 
+# Metres from the near touchline to the camera, near to far.
+_BACK = ((12.0, 20.0), (20.0, 30.0), (30.0, 60.0), (60.0, 160.0))
+
+
 def _any_camera(rng: np.random.Generator, geometry: Geometry, height: int, width: int) -> Camera:
     length, across = geometry.length, geometry.width
-    back = float(rng.uniform(20, 45)) if rng.random() < 0.85 else float(rng.uniform(45, 150))
-    rise = float(np.clip(rng.normal(0.2, 0.05), 0.11, 0.4))
-    y = across + back
-    z = float(np.clip(rise * (back + across / 2), 9, 45))
+    low, high = _BACK[int(rng.choice(len(_BACK), p=[0.17, 0.43, 0.25, 0.15]))]
+    y = across + float(rng.uniform(low, high))
+    z = float(np.clip(rng.normal(17, 2.8), 10, 24)) if rng.random() < 0.9 else float(rng.uniform(9, 35))
     x = length / 2 + float(rng.normal(0, 1.5) if rng.random() < 0.7 else rng.normal(0, 12))
-    look_x = float(length * np.clip(rng.beta(1.1, 1.1), 0.03, 0.97))
+    look_x = float(length * np.clip(rng.beta(1.3, 1.3), 0.03, 0.97))
     look_y = float(across * rng.uniform(0.2, 0.65))
     distance = math.hypot(look_x - x, y - look_y, z)
-    seen = float(math.exp(rng.uniform(math.log(26), math.log(110))))
+    seen = float(np.clip(math.exp(rng.normal(math.log(66), 0.4)), 24, 120))
     focal = width * distance / seen
     # Very wide lenses show mostly roof and concrete; the fitted ones begin here.
     focal = max(focal, 0.52 * width)
+    # Nor does the pitch, far line to near line, cover less than some two fifths of the height.
+    focal = max(focal, 0.42 * height / (math.atan2(z, y - across) - math.atan2(z, y)))
     pan = math.atan2(look_x - x, y - look_y)
     aspect = float(rng.uniform(0.95, 1.05)) if rng.random() < 0.3 else 1.0
     if rng.random() < 0.75:
@@ -126,6 +132,15 @@ def _any_camera(rng: np.random.Generator, geometry: Geometry, height: int, width
         row = float(rng.uniform(0.0, 0.36))
         ground = math.hypot((x - look_x) * y / max(y - look_y, 1.0), y)
         tilt = math.atan2(z, ground) + math.atan((0.5 - row) * height / (focal * aspect))
+        # A long lens far away would then show the stand below: the middle of the pitch stays near the picture's.
+        middle = math.atan2(z, math.hypot(look_x - x, y - across / 2))
+        tilt = float(
+            np.clip(
+                tilt,
+                middle - math.atan(0.2 * height / (focal * aspect)),
+                middle + math.atan(0.14 * height / (focal * aspect)),
+            )
+        )
     else:
         tilt = math.atan2(z, math.hypot(look_x - x, y - look_y))
     roll = float(rng.normal(0, 0.008)) if rng.random() < 0.7 else float(rng.normal(0, 0.03))
@@ -201,14 +216,15 @@ def _surroundings(rng: np.random.Generator, geometry: Geometry, light: float) ->
     facade_colours = ((_colour(rng), _colour(rng)), ((120.0, 120.0, 120.0), (235.0, 235.0, 235.0)))
     facade = scenery.board_texture((_word(rng), ""), facade_colours, 60, rng, panel=float(rng.uniform(6, 20)))
     dim = max(0.3, light)
-    near_crowd = replace(crowd, light=light * float(rng.uniform(0.1, 0.8)))
+    near_light = float(rng.uniform(0.1, 0.8))
+    seats = scenery.crowd_texture(crowd, rng, 28, 260)
     return Surroundings(
         bowl,
         scenery.board_texture(words, tuple(palette), 90, rng, panel=float(rng.uniform(4, 14))),
-        scenery.crowd_texture(crowd, rng, 28, 260),
-        scenery.crowd_texture(crowd, rng, 28, 260),
-        np.asarray(facade * dim, np.uint8),
-        scenery.crowd_texture(near_crowd, rng, 24, 180) if bowl.near_stand else None,
+        seats,
+        np.ascontiguousarray(seats[:, ::-1]) if bowl.upper > 0 else seats,
+        np.asarray(cv2.convertScaleAbs(facade, alpha=dim), np.uint8),
+        np.asarray(cv2.convertScaleAbs(seats, alpha=near_light), np.uint8) if bowl.near_stand else None,
     )
 
 
@@ -216,7 +232,7 @@ def _lines(rng: np.random.Generator, image: Image, camera: Camera, geometry: Geo
     polylines: list[Array] = [np.array(segment, np.float64) for segment in geometry.segments()]
     polylines += geometry.curves()
     scale = 4 if camera.height <= 480 else 3
-    mask = ground_strokes(camera, polylines, geometry.spots(), float(rng.uniform(0.09, 0.16)), scale)
+    mask = ground_strokes(camera, polylines, geometry.spots(), line_width=float(rng.uniform(0.09, 0.16)), scale=scale)
     whiteness = float(rng.uniform(150, 250)) if turf.colour[1] > 80 else float(rng.uniform(110, 220))
     tint = rng.uniform(0.9, 1.0, 3)
     colour = (whiteness * tint[0], whiteness * tint[1], whiteness * tint[2])
@@ -294,8 +310,8 @@ def _cast(rng: np.random.Generator, camera: Camera, geometry: Geometry) -> tuple
 
 def _people(
     rng: np.random.Generator, image: Image, owner: npt.NDArray[np.uint8], camera: Camera, geometry: Geometry
-) -> tuple[list[tuple[float, float, float, float]], list[int], list[tuple[int, int]]]:
-    """Draw everyone and the ball; boxes, classes, and (id, pixels when nothing hides it), one row each."""
+) -> list[figures.Drawn]:
+    """Draw everyone and the ball, in place; those that have a label."""
     places, kits, classes = _cast(rng, camera, geometry)
     count = len(classes)
     poses = Poses(
@@ -321,37 +337,33 @@ def _people(
         lamp = float(rng.uniform(0.3, 0.8))
         shadows = [((sx * lamp, sy * lamp), float(rng.uniform(0.05, 0.2)), 0.06 * unit)
                    for sx, sy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6))][:: int(rng.integers(1, 3))]  # fmt: skip
-    for index in np.flatnonzero(inside):
+    shown = [int(index) for index in np.flatnonzero(inside)]
+    for index in shown:
         for sun, strength, softness in shadows:
-            figures.draw_shadow(image, camera, bodies[index], sun, strength, softness)
+            figures.draw_shadow(image, camera, bodies[index], sun, strength, softness=softness)
 
     light, exposure = float(rng.uniform(-0.25, 0.25)), float(rng.uniform(0.65, 1.05))
-    boxes: list[tuple[float, float, float, float]] = []
-    labels: list[int] = []
-    marks: list[tuple[int, int]] = []
+    drawn: list[figures.Drawn] = []
     ball_place = _ball_place(rng, places, geometry)
-    order = [(float(depth[i, figures.HIPS]), int(i)) for i in np.flatnonzero(inside)]
+    order = [(float(depth[i, figures.HIPS]), int(i)) for i in shown]
     order.append((float(camera.project(ball_place)[1]), count))
     scale = 4 if camera.focal / max(float(np.median(depth)), 5) * 1.8 < 60 else 3
     for _, index in sorted(order, reverse=True):
+        label = BALL if index == count else classes[index]
         if index == count:
             streak = rng.normal(0, 4, 2) * unit / 12 if rng.random() < 0.35 else np.zeros(2)
             white = float(rng.uniform(200, 250))
             tint = _colour(rng) if rng.random() < 0.08 else (white, white, white * 0.96)
             sprite = figures.draw_ball(camera, ball_place, streak, tint)
-            label = BALL
         else:
-            sprite = figures.draw_person(points[index], depth[index], camera, kits[index], light, scale)
-            label = classes[index]
+            sprite = figures.draw_person(points[index], depth[index], camera, kits[index], light, scale=scale)
         if sprite is None:
             continue
         sprite.picture[..., :3] *= exposure
         whole = figures.lay(image, owner, sprite, index + 1)
         if label >= 0:
-            boxes.append(sprite.box)
-            labels.append(label)
-            marks.append((index + 1, whole))
-    return boxes, labels, marks
+            drawn.append(figures.Drawn(index + 1, label, sprite.box, whole))
+    return drawn
 
 
 def _ball_place(rng: np.random.Generator, places: Array, geometry: Geometry) -> Array:
@@ -363,32 +375,9 @@ def _ball_place(rng: np.random.Generator, places: Array, geometry: Geometry) -> 
     return np.array([flat[0], flat[1], 0.11 if rng.random() < 0.75 else rng.uniform(0.11, 6)])
 
 
-def _visible(
-    owner: npt.NDArray[np.uint8],
-    boxes: list[tuple[float, float, float, float]],
-    classes: list[int],
-    marks: list[tuple[int, int]],
-    height: int,
-    width: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Boxes clipped to the frame of the objects of which enough is seen."""
-    seen = np.bincount(owner.ravel(), minlength=256)
-    rows: list[tuple[float, float, float, float]] = []
-    kept: list[int] = []
-    names: list[int] = []
-    for (x1, y1, x2, y2), label, (number, whole) in zip(boxes, classes, marks, strict=True):
-        box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-        if box[2] - box[0] < 2 or box[3] - box[1] < 2 or seen[number] < max(3, (0.4 if label == BALL else 0.2) * whole):
-            continue
-        rows.append(box)
-        kept.append(label)
-        names.append(number)
-    return np.array(rows, np.float32).reshape(-1, 4), np.array(kept, np.intp), np.array(names, np.intp)
-
-
 def _optics(rng: np.random.Generator, image: Image) -> Image:
     if rng.random() < 0.25:
-        image = optics.drag(image, float(rng.uniform(2, 7)) * image.shape[1] / 640, float(rng.normal(0, 0.25)))
+        image = optics.drag(image, float(rng.uniform(2, 5)) * image.shape[1] / 640, float(rng.normal(0, 0.25)))
     if rng.random() < 0.25:
         image = optics.rescale(image, float(rng.uniform(0.45, 0.9)))
     image = optics.soften(image, float(rng.gamma(2.0, 0.27)) * image.shape[1] / 640)
