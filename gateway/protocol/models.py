@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,9 +15,10 @@ from gateway.pipeline import Answer
 class Challenge(BaseModel):
     """What a validator asks; unknown fields may appear."""
 
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="ignore")
 
-    challenge_id: str = Field(min_length=1, max_length=256)
+    challenge_id: int | Annotated[str, Field(min_length=1, max_length=256)]
+    """Echoed as it came."""
     type: str = "gsr"
     video_url: str = Field(pattern=r"^https?://", max_length=4096)
 
@@ -34,7 +37,7 @@ def read_challenge(body: bytes) -> Challenge:
         raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
 
 
-def response_json(challenge_id: str, answer: Answer) -> bytes:
+def response_json(challenge_id: int | str, answer: Answer) -> bytes:
     """The subnet's answer: every frame under its number, pixels of the source video with two decimals."""
     keypoints = np.round(answer.keypoints, 2).tolist()
     tracks = answer.tracks

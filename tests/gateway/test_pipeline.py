@@ -218,7 +218,9 @@ async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path
         assert regions() == known_regions
 
 
-async def test_one_too_many(videos: dict[str, str], stalling_host: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
+async def test_one_too_many(
+    videos: dict[str, str], stalling_host: str, quick_triton: LocalTriton, tmp_path: Path
+) -> None:
     async with running_gateway(tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1) as gateway:
         first = asyncio.create_task(gateway.challenge(stalling_host))
         while gateway.service._in_progress == 0:
@@ -237,7 +239,9 @@ async def test_the_region_is_unlinked_when_the_gateway_ends(quick_triton: LocalT
     assert regions() == known_regions
 
 
-async def test_metrics_tell_outcomes_and_stages(videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path) -> None:
+async def test_metrics_tell_outcomes_and_stages(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
     async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
         await gateway.challenge(videos["fine"])
         await gateway.challenge(videos["missing"])

@@ -17,7 +17,7 @@ dynamic_batching {{ }}
 parameters {{ key: "delay_s" value {{ string_value: "{delay_s}" }} }}
 """
 
-_MODEL = '''
+_MODEL = """
 import json, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -51,7 +51,7 @@ class TritonPythonModel:
         rows[:, 1] = [100, 30, 110, 54, 0.6, 1]
         rows[:, 2] = [60, 60, 64, 64, 0.5, 0]
         return rows
-'''
+"""
 
 
 def write_quick_models(repository: Path, *, delay_s: float = 0.0, height: int = HEIGHT, width: int = WIDTH) -> Path:
@@ -62,8 +62,14 @@ def write_quick_models(repository: Path, *, delay_s: float = 0.0, height: int = 
         (version / "model.py").write_text(_MODEL)
         (version.parent / "config.pbtxt").write_text(
             _CONFIG.format(
-                name=name, output=output, rows=rows, columns=columns,
-                height=height, width=width, max_batch=MAX_BATCH, delay_s=delay_s,
+                name=name,
+                output=output,
+                rows=rows,
+                columns=columns,
+                height=height,
+                width=width,
+                max_batch=MAX_BATCH,
+                delay_s=delay_s,
             )  # fmt: skip
         )
     return repository

@@ -30,7 +30,9 @@ def make_video(
     """A video whose frame n shows frame_image(n)."""
     options = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "ultrafast", "g": "25", "bf": "2"})
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"crf": "20", "preset": "ultrafast", "g": "25", "bf": "2"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(frame_image(number, width, height), format="rgb24")

@@ -1,0 +1,118 @@
+"""Tracks and keypoints of every frame from those that were inferred."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.inference.outputs import Detections
+from gateway.tracking import BALL_ID, Tracker, Tracks, interpolate_keypoints
+
+
+def detections(*rows: tuple[float, float, float, int]) -> Detections:
+    """Boxes of 20x40 px by left, top, score, class; best first."""
+    ordered = sorted(rows, key=lambda row: -row[2])
+    xyxy = np.array([(x, y, x + 20, y + 40) for x, y, _, _ in ordered], np.float32).reshape(-1, 4)
+    return Detections(xyxy, np.array([r[2] for r in ordered], np.float32), np.array([r[3] for r in ordered], np.int64))
+
+
+def tracker(stride: int = 2) -> Tracker:
+    return Tracker(fps=25, frame_stride=stride, track_buffer=30, confidence=0.35)
+
+
+def rows_of(tracks: Tracks, frame: int) -> list[tuple[int, int, list[float]]]:
+    chosen = tracks.frame_numbers == frame
+    return [
+        (int(i), int(c), box.tolist())
+        for i, c, box in zip(tracks.ids[chosen], tracks.classes[chosen], tracks.xyxy[chosen], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_two_players_keep_their_ids_in_every_frame(stride: int) -> None:
+    tracking = tracker(stride)
+    for frame in range(0, 51, stride):
+        tracking.update(frame, detections((100 + 2 * frame, 50, 0.9, 2), (400 - 2 * frame, 200, 0.8, 2)))
+    tracks = tracking.finish(51)
+    for frame in range(51):
+        (first, _, box), (second, _, _) = rows_of(tracks, frame)
+        assert (first, second) == (1, 2)
+        assert box == pytest.approx([100 + 2 * frame, 50, 120 + 2 * frame, 90], abs=0.01)
+
+
+def test_the_first_frame_has_its_boxes() -> None:
+    tracking = tracker()
+    for frame in (0, 2, 4):
+        tracking.update(frame, detections((100, 50, 0.9, 2)))
+    assert rows_of(tracking.finish(5), 0)
+
+
+def test_a_box_that_is_seen_once_is_no_track() -> None:
+    tracking = tracker()
+    tracking.update(0, detections((100, 50, 0.9, 2)))
+    tracking.update(2, detections((100, 50, 0.9, 2), (500, 50, 0.9, 2)))
+    tracking.update(4, detections((100, 50, 0.9, 2)))
+    assert set(tracking.finish(5).ids) == {1}
+
+
+def test_the_class_is_that_of_the_whole_track() -> None:
+    tracking = tracker()
+    for frame, class_id in zip(range(0, 10, 2), (1, 2, 1, 1, 2), strict=True):
+        tracking.update(frame, detections((100, 50, 0.9, class_id)))
+    assert set(tracking.finish(9).classes) == {1}
+
+
+def test_one_person_seen_as_two_classes_is_one_box() -> None:
+    tracking = tracker()
+    for frame in (0, 2, 4):
+        tracking.update(frame, detections((100, 50, 0.9, 2), (101, 51, 0.6, 1)))
+    assert [len(rows_of(tracking.finish(5), frame)) for frame in range(5)] == [1] * 5
+
+
+def test_a_weak_box_continues_a_track_and_starts_none() -> None:
+    tracking = tracker()
+    for frame, score in zip(range(0, 10, 2), (0.9, 0.9, 0.2, 0.2, 0.9), strict=True):
+        tracking.update(frame, detections((100, 50, score, 2), (500, 50, 0.2, 2)))
+    tracks = tracking.finish(9)
+    assert set(tracks.ids) == {1}
+    assert len(tracks.ids) == 9
+
+
+def test_a_short_gap_is_filled_and_a_long_one_is_not() -> None:
+    for gap, expected in ((8, True), (40, False)):
+        tracking = tracker()
+        for frame in (0, 2, 4, 4 + gap, 6 + gap):
+            tracking.update(frame, detections((100, 50, 0.9, 2)))
+        assert bool(rows_of(tracking.finish(7 + gap), 4 + gap // 2)) is expected
+
+
+def test_the_ball_comes_first_and_is_the_best_one() -> None:
+    tracking = tracker()
+    for frame in (0, 2, 4):
+        tracking.update(frame, detections((100, 50, 0.9, 2), (300, 300, 0.5, 0), (10, 10, 0.4, 0)))
+    (ball_id, ball_class, box), (person, _, _) = rows_of(tracking.finish(5), 3)
+    assert (ball_id, ball_class, person) == (BALL_ID, 0, 1)
+    assert box[0] == 300
+
+
+def test_nothing_seen_gives_no_rows() -> None:
+    tracking = tracker()
+    for frame in (0, 2, 4):
+        tracking.update(frame, detections())
+    assert len(tracking.finish(5).ids) == 0
+
+
+def test_keypoints_move_on_the_line_between_inferred_frames() -> None:
+    first, second = np.zeros((32, 2), np.float32), np.zeros((32, 2), np.float32)
+    first[3], second[3] = (100, 200), (110, 220)
+    first[4] = (50, 50)
+    answer = interpolate_keypoints([0, 10], [first, second], 12)
+    assert answer.shape == (12, 32, 2)
+    assert answer[5, 3].tolist() == [105, 210]
+    assert answer[0, 4].tolist() == [50, 50]
+    assert not answer[1:, 4].any()
+    assert answer[11, 3].tolist() == [110, 220]
+
+
+def test_no_keypoints_at_all() -> None:
+    assert interpolate_keypoints([], [], 3).shape == (3, 32, 2)

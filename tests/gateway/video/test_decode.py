@@ -1,0 +1,137 @@
+"""Real H.264 in, numbered frames in slots out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import BadVideo, DownloadFailed
+from gateway.video.decode import Decoder, DecodingStopped
+from gateway.video.download import GrowingFile
+from tests.support.videos import make_video, read_number
+from touchline.contract import LETTERBOX_GREY, Letterbox
+
+
+def decoder(file: GrowingFile, **values: int) -> Decoder:
+    return Decoder(file, **({"frame_stride": 2, "pitch_stride": 6, "max_frames": 1000, "threads": 2} | values))
+
+
+def whole_file(path: Path) -> GrowingFile:
+    file = GrowingFile()
+    file.append(path.read_bytes())
+    file.finish()
+    return file
+
+
+def decode_all(path: Path, batch: int, **values: int) -> list[tuple[list[int], int, list[int]]]:
+    """(frame numbers, pitch count, numbers read from the pictures) of every slot."""
+    slots = []
+    with whole_file(path) as file, decoder(file, **values) as decoding:
+        info = decoding.open()
+        letterbox = Letterbox(info.width, info.height, 160, 96)
+        last = False
+        while not last:
+            slot = np.full((batch, 96, 160, 3), 7, np.uint8)
+            filled = decoding.fill(slot, letterbox)
+            seen = [read_number(slot[index]) for index in range(len(filled.frame_numbers))]
+            slots.append((list(filled.frame_numbers), filled.pitch_count, seen))
+            last = filled.last
+    return slots
+
+
+@pytest.mark.parametrize("faststart", [True, False])
+@pytest.mark.parametrize(("stride", "pitch_stride", "batch"), [(1, 1, 8), (2, 6, 8), (2, 10, 5), (3, 9, 4), (5, 5, 32)])
+def test_each_picture_has_its_number(
+    stride: int, pitch_stride: int, batch: int, faststart: bool, tmp_path: Path
+) -> None:
+    frames = 50
+    slots = decode_all(
+        make_video(tmp_path / "v.mp4", frames, faststart=faststart),
+        batch,
+        frame_stride=stride,
+        pitch_stride=pitch_stride,
+    )
+    numbers = sorted(number for slot, _, _ in slots for number in slot)
+    assert numbers == sorted({*range(0, frames, stride), frames - 1})
+    for slot, pitch_count, seen in slots:
+        assert seen == slot
+        assert [number % pitch_stride == 0 or number == frames - 1 for number in slot] == [
+            index < pitch_count for index in range(len(slot))
+        ]
+
+
+def test_the_frame_lies_letterboxed_in_the_input(tmp_path: Path) -> None:
+    with whole_file(make_video(tmp_path / "v.mp4", 3, width=320, height=180)) as file, decoder(file) as decoding:
+        info = decoding.open()
+        assert (info.width, info.height, info.fps) == (320, 180, 25)
+        slot = np.zeros((4, 96, 160, 3), np.uint8)
+        decoding.fill(slot, Letterbox(320, 180, 160, 96))
+    assert (slot[0, :3] == LETTERBOX_GREY).all()
+    assert (slot[0, 93:] == LETTERBOX_GREY).all()
+    assert slot[0, 3:93].max() < 40
+
+
+def test_reading_goes_along_with_the_download(tmp_path: Path) -> None:
+    data = make_video(tmp_path / "v.mp4", 200).read_bytes()
+    with GrowingFile() as file, decoder(file) as decoding:
+        file.expect(len(data))
+        file.append(data[: len(data) // 2])
+        info = decoding.open()
+        slot = np.zeros((8, 96, 160, 3), np.uint8)
+        filled = decoding.fill(slot, Letterbox(info.width, info.height, 160, 96))
+        assert len(filled.frame_numbers) == 8
+        assert file.written < len(data)
+
+
+def test_a_damaged_packet_costs_frames_not_the_video(tmp_path: Path) -> None:
+    data = bytearray(make_video(tmp_path / "v.mp4", 100).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 40] = b"\xff" * 40
+    (tmp_path / "v.mp4").write_bytes(data)
+    numbers = [number for slot, _, _ in decode_all(tmp_path / "v.mp4", 8) for number in slot]
+    assert len(numbers) >= 30
+
+
+def test_the_downloads_error_is_the_one_that_is_told() -> None:
+    with GrowingFile() as file, decoder(file) as decoding:
+        file.append(b"\0" * 100)
+        file.fail(DownloadFailed("the cable was cut"))
+        with pytest.raises(DownloadFailed, match="cable"):
+            decoding.open()
+
+
+def test_stop_ends_a_read_that_waits() -> None:
+    with GrowingFile() as file, decoder(file) as decoding:
+        threading.Timer(0.1, decoding.stop).start()
+        with pytest.raises(DecodingStopped):
+            decoding.open()
+
+
+def test_too_many_frames(tmp_path: Path) -> None:
+    with pytest.raises(BadVideo, match="MAX_VIDEO_FRAMES"):
+        decode_all(make_video(tmp_path / "v.mp4", 30), 8, max_frames=20)
+
+
+def test_a_growing_file_reads_what_was_written_and_waits_for_the_rest() -> None:
+    with GrowingFile() as file:
+
+        def write() -> None:
+            for start in range(0, 1000, 10):
+                time.sleep(0.0005)
+                file.append(bytes(range(start % 200, start % 200 + 10)))
+            file.finish()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        data = b""
+        while piece := file.read(64):
+            data += piece
+        thread.join()
+        assert data == b"".join(bytes(range(start % 200, start % 200 + 10)) for start in range(0, 1000, 10))
+        assert file.seek(-10, 2) == 990
+        assert file.read() == data[-10:]
+        assert file.tell() == 1000
