@@ -41,8 +41,6 @@ def pitch_homography(
         return None
     image = np.asarray(keypoints[seen, :2], np.float64)
     pitch = KEYPOINTS_CM[seen]
-    if _condition(image, pitch) < MIN_CONDITION:
-        return None
     fitted, mask = cv2.findHomography(image, pitch, cv2.RANSAC, tolerance_cm)
     if fitted is None or mask is None or not np.isfinite(fitted).all():
         return None

@@ -140,6 +140,14 @@ def test_shaking_keypoints_jitter(truth, answer):
     assert quality.keypoint_jitter_px == pytest.approx(4, abs=1e-3)
 
 
+def test_jitter_needs_three_frames_in_a_row(truth):
+    sparse = truth[::2]
+    answer = answer_to(sparse)
+    for point in seen({"frames": answer["frames"][::2]}):
+        point[0] += 5
+    assert math.isnan(measure(answer, sparse, WIDTH).keypoint_jitter_px)
+
+
 def test_keypoints_that_are_invented_or_left_out(truth, answer):
     visible = int(sum((frame.keypoints[:, 2] > 0).sum() for frame in truth))
     for frame in answer["frames"]:

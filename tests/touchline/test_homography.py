@@ -103,6 +103,16 @@ def test_views_that_no_camera_above_the_pitch_has_give_none():
     assert pitch_homography(left_right[MIRRORED]) is not None
 
 
+def test_swapped_corners_give_none():
+    """Four points always fit exactly, but no camera sees a rectangle as a bow tie."""
+    points = only(pixels(camera(focal=300.0), KEYPOINTS_CM), [10, 13, 18, 21])
+    assert pitch_homography(points) is not None
+    for one, other in ((10, 13), (10, 18), (10, 21), (18, 21)):
+        swapped = points.copy()
+        swapped[[one - 1, other - 1]] = points[[other - 1, one - 1]]
+        assert pitch_homography(swapped) is None
+
+
 def test_points_beyond_the_horizon_have_no_place():
     homography = pitch_homography(keypoints(camera()))
     assert np.isnan(project(homography, np.array([(320.0, -5000.0)]))).all()

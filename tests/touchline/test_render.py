@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.touchline.made_scene import HEIGHT, STANDS_CM, WIDTH, answer_to, grass_video, truths
+from tests.touchline.made_scene import HEIGHT, STANDS_CM, WIDTH, answer_to, camera, grass_video, keypoints, truths
 from touchline.answer import parse_answer
 from touchline.contract import BALL
 from touchline.drawing import CLASS_COLOURS, FrameView, draw_answer
+from touchline.homography import project
 from touchline.pitch import LENGTH_CM, WIDTH_CM
-from touchline.pitch_map import draw_map
+from touchline.pitch_map import Trail, draw_map
 from touchline.render import PANEL_WIDTH, PICTURE_WIDTH, RenderError, read_response, render_contact_sheet, render_video
 
 FRAMES = 12
@@ -107,12 +108,12 @@ def test_pitch_lines_are_drawn_where_the_pitch_is(answer):
     """The halfway line runs down the middle of this view, between keypoints 15 and 16, and is faint."""
     view = view_of(answer)
     points = view.answer.keypoints
-    x, y = (points[14] + (points[15] - points[14]) * 0.3).round().astype(int)
+    x, y = (2 * (points[14] + (points[15] - points[14]) * 0.3)).round().astype(int)
     answer["frames"][0]["objects"] = []
-    with_lines, without = (np.full((HEIGHT, WIDTH, 3), GRASS, np.uint8) for _ in range(2))
-    draw_answer(with_lines, view_of(answer), 1.0)
+    with_lines, without = (np.full((2 * HEIGHT, 2 * WIDTH, 3), GRASS, np.uint8) for _ in range(2))
+    draw_answer(with_lines, view_of(answer), 2.0)
     answer["frames"][0]["keypoints"] = [[0.0, 0.0]] * 32
-    draw_answer(without, view_of(answer), 1.0)
+    draw_answer(without, view_of(answer), 2.0)
     assert (without == GRASS).all()
     assert 40 < np.abs(with_lines[y, x - 1 : x + 2].astype(int) - GRASS).max() < 190
 
@@ -126,6 +127,31 @@ def test_map_shows_everyone_where_they_stand(answer):
     for stand, class_id in zip(STANDS_CM, view.answer.classes, strict=True):
         x, y = ((stand + 500) * scale).round().astype(int)
         assert near(picture[y : y + 1, x : x + 1], CLASS_COLOURS[class_id]).all()
+
+
+def test_map_shows_the_way_of_the_last_second(answer):
+    view = view_of(answer)
+    way = np.column_stack([np.linspace(2000, 3000, 25), np.full(25, 1800.0)])
+    jump = np.array([(2000.0, 5500.0), (3000.0, 5500.0)])
+    unknown = np.full((5, 2), np.nan)
+    bare = draw_map(600, view, [], (WIDTH, HEIGHT))
+    trailed = draw_map(600, view, [Trail(2, way), Trail(2, jump), Trail(2, unknown)], (WIDTH, HEIGHT))
+    changed = np.argwhere((bare != trailed).any(axis=2)) * (LENGTH_CM + 1000) / 600 - 500
+    assert np.abs(changed[:, 0] - 1800).max() < 60
+    assert np.ptp(changed[:, 1]) == pytest.approx(1000, abs=80)
+
+
+def test_map_brightens_what_the_camera_sees():
+    """A low camera has its horizon in the picture; the ground behind it must not count as seen."""
+    low = keypoints(camera(eye_cm=(6000.0, 12500.0, 900.0)))
+    response = {"frames": [{"frame_number": 0, "keypoints": low.tolist(), "objects": []}]}
+    view = view_of(response)
+    assert view.homography is not None
+    assert np.isnan(project(view.homography, np.array([(320.0, 0.0)]))).all()
+    picture = draw_map(600, view, [], (WIDTH, HEIGHT))
+    scale = 600 / (LENGTH_CM + 1000)
+    green = [picture[tuple((np.array(at) * scale).round().astype(int))][1] for at in ((1500, 6300), (6800, 600))]
+    assert green[0] > green[1] + 10
 
 
 def test_map_without_a_pitch_shows_no_one(answer):
@@ -156,6 +182,8 @@ def test_the_video_must_be_the_challenges_own(clip, answer, tmp_path):
     longer = answer_to(truths(FRAMES + 1))
     with pytest.raises(RenderError, match=rf"answers frame {FRAMES}, but .*match.mp4 ends at frame {FRAMES - 1}"):
         render_video(clip, longer, tmp_path / "out.mp4")
+    with pytest.raises(RenderError, match=rf"answers frame {FRAMES}"):
+        render_contact_sheet(clip, longer, tmp_path / "out.png")
     for frame in answer["frames"]:
         for entry in frame["objects"]:
             entry["bbox"] = [value * 3 for value in entry["bbox"]]
