@@ -174,7 +174,10 @@ def air_strokes(
 
 def blend(target: Image, mask: Image, colour: Colour, opacity: float = 1.0) -> None:
     """Lay a colour (0 to 255) over the frame where a uint8 mask says so, in place."""
-    rows, columns = np.nonzero(mask)
+    found = cv2.findNonZero(mask)
+    if found is None:
+        return
+    columns, rows = found.reshape(-1, 2).T
     alpha = mask[rows, columns][:, None].astype(np.float32) * (opacity / 255)
     under = target[rows, columns]
     target[rows, columns] = (under + (np.array(colour, np.float32) - under) * alpha + 0.5).astype(np.uint8)

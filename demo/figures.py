@@ -235,39 +235,46 @@ def _torso(canvas: Image, at: list[list[int]], unit: float, kit: Kit) -> None:
         stroke(between(0.42, 0.3), between(0.58, 0.38), _mix(kit.shirt, kit.accent, 0.7), thin)
 
 
-def draw_shadow(
-    image: Image, camera: Camera, skeleton: Array, sun: tuple[float, float], strength: float, *, softness: float = 0.0
-) -> None:
-    """Darken the ground, in place, where a body float64 [18, 3] keeps the light off.
+# Limbs of a shadow that are drawn in one stroke, and their width in metres.
+_SHADOW_STROKES: Final = (
+    (((HIP_L, KNEE_L, ANKLE_L, TOE_L), (HIP_R, KNEE_R, ANKLE_R, TOE_R)), 0.12),
+    (((SHOULDER_L, ELBOW_L), (SHOULDER_R, ELBOW_R), (CHEST, HEAD)), 0.12),
+    (((HIPS, CHEST),), 0.3),
+)
 
-    `sun` is how far (metres, x and y) a point one metre up throws its shadow.
+
+def draw_shadows(
+    image: Image,
+    camera: Camera,
+    bodies: Array,
+    suns: Sequence[tuple[float, float]],
+    *,
+    strength: float,
+    softness: float = 0.0,
+) -> None:
+    """Darken the ground, in place, where bodies float64 [n, 18, 3] keep the light off.
+
+    A sun is how far (metres, x and y) a point one metre up throws its shadow; softness is a blur in pixels.
     """
-    flat = skeleton.copy()
-    flat[:, 0] += skeleton[:, 2] * sun[0]
-    flat[:, 1] += skeleton[:, 2] * sun[1]
-    flat[:, 2] = 0
+    flat = np.concatenate([bodies + bodies[..., 2:] * (*sun, 0.0) for sun in suns])
+    flat[..., 2] = 0
     points, depth = camera.project(flat)
-    if depth.min() < 1:
-        return
-    unit = camera.pixels_per_metre(float(depth[HIPS]))
-    reach = 0.2 * unit + 3 * softness + 1
-    left, top = np.maximum(np.floor(points.min(axis=0) - reach).astype(int), 0)
-    right, bottom = np.minimum(np.ceil(points.max(axis=0) + reach).astype(int), (camera.width, camera.height))
-    if right <= left or bottom <= top:
-        return
-    mask = np.zeros((int(bottom - top), int(right - left)), np.uint8)
-    at = np.round((points - (left, top) - 0.5) * (1 << _SHIFT)).astype(np.int64).tolist()
-    # On the ground a width across the view keeps its size, a width along it is foreshortened: between the two.
-    for a, b, width in (
-        (HIP_L, KNEE_L, 0.14), (KNEE_L, ANKLE_L, 0.1), (HIP_R, KNEE_R, 0.14), (KNEE_R, ANKLE_R, 0.1),
-        (ANKLE_L, TOE_L, 0.1), (ANKLE_R, TOE_R, 0.1), (HIPS, CHEST, 0.3), (CHEST, HEAD, 0.16),
-        (SHOULDER_L, ELBOW_L, 0.08), (SHOULDER_R, ELBOW_R, 0.08),
-    ):  # fmt: skip
-        cv2.line(mask, at[a], at[b], 255, max(1, round(width * unit * 0.6)), cv2.LINE_AA, _SHIFT)
-    if softness > 0.6:
-        mask = cv2.GaussianBlur(mask, (0, 0), softness)
-    part = image[top:bottom, left:right]
-    part[:] = (part * (1 - mask[..., None].astype(np.float32) * (strength / 255))).astype(np.uint8)
+    reach = 0.2 * camera.focal / np.maximum(depth[:, HIPS], 1) + 3 * softness + 1
+    low = np.maximum(np.floor(points.min(axis=1) - reach[:, None]), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(axis=1) + reach[:, None]), (camera.width, camera.height)).astype(int)
+    for index in np.flatnonzero((depth.min(axis=1) > 1) & (low < high).all(axis=1)):
+        (left, top), (right, bottom) = low[index], high[index]
+        mask = np.zeros((int(bottom - top), int(right - left)), np.uint8)
+        at = np.round((points[index] - (left, top) - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        # A width across the view keeps its size, one along it is foreshortened: between the two.
+        unit = 0.6 * camera.pixels_per_metre(float(depth[index, HIPS]))
+        for strokes, width in _SHADOW_STROKES:
+            lines = [at[list(stroke)] for stroke in strokes]
+            cv2.polylines(mask, lines, False, 255, max(1, round(width * unit)), cv2.LINE_AA, _SHIFT)
+        if softness > 0.6:
+            mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), softness), np.uint8)
+        part = image[top:bottom, left:right]
+        part[:] = (part * (1 - mask[..., None].astype(np.float32) * (strength / 255))).astype(np.uint8)
 
 
 BALL_RADIUS: Final = 0.11
@@ -343,7 +350,7 @@ def visible(
     Enough is a quarter of a person and two fifths of a ball; `owner` uint8 [height, width] says whose each pixel is.
     """
     height, width = owner.shape
-    seen = np.bincount(owner.ravel(), minlength=256)
+    seen = cv2.calcHist([owner], [0], None, [256], [0, 256]).ravel()
     rows = []
     for number, label, (x1, y1, x2, y2), whole in drawn:
         box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))

@@ -23,7 +23,7 @@ BALL_ID = play.PEOPLE + 1
 
 _MARGIN = 12.0
 _RESOLUTION = 0.125
-_POSITION = (TABLE.length / 2, TABLE.width + 26.0, 17.5)
+_POSITION = (TABLE.length / 2, TABLE.width + 32.0, 19.0)
 _LEAST_KEYPOINTS = 6
 _OVERLAY = 255
 
@@ -60,7 +60,7 @@ class Match:
         rng = np.random.default_rng((self.seed, 3))
         people: tuple[Colour, ...] = ((190, 40, 45), (215, 215, 210), (40, 42, 55), (70, 72, 80), (150, 60, 55),
                                       (60, 80, 130), (120, 110, 100))  # fmt: skip
-        crowd = Crowd(people, (120.0, 30.0, 35.0), 0.92, 0.62)
+        crowd = Crowd(people, (105.0, 40.0, 42.0), 0.92, 0.5)
         words = ("TOUCHLINE", "SUBNET 44", "OFFSIDE", "KICK-OFF", "THE DUGOUT", "FULL TIME")
         colours: tuple[tuple[Colour, Colour], ...] = (
             ((24, 40, 120), (240, 240, 240)), ((235, 235, 235), (180, 25, 35)), ((18, 18, 22), (245, 205, 40)),
@@ -118,12 +118,10 @@ class Match:
             )
         )
         points, depth = camera.project(bodies)
-        for body in bodies:
-            for sun in _LAMPS:
-                figures.draw_shadow(image, camera, body, sun, 0.16)
+        figures.draw_shadows(image, camera, bodies, _LAMPS, strength=0.16)
         ball = scene.ball[number]
-        speck = np.repeat(np.array([[ball[0], ball[1], 0.0]]), figures.JOINTS, axis=0)
-        figures.draw_shadow(image, camera, speck, (0, 0), 0.4)
+        speck = np.full((1, figures.JOINTS, 3), (ball[0], ball[1], 0.0))
+        figures.draw_shadows(image, camera, speck, [(0, 0)], strength=0.4)
         before, after = scene.ball[max(number - 1, 0)], scene.ball[min(number + 1, self.frames - 1)]
         path, _ = camera.project(np.stack([before, after]))
         # A shutter that is open for a quarter of the frame time.
@@ -208,19 +206,17 @@ def _follow(scene: play.Play, width: int, height: int, fps: float) -> list[Camer
     Where the wanted zoom would leave fewer than six landmarks in the picture it stays wider, as far as that helps.
     """
     ball = scene.ball
-    focus = np.stack(
-        [
-            np.clip(ball[:, 0] + (ball[:, 0] - TABLE.length / 2) * 0.06, 13, TABLE.length - 13),
-            TABLE.width / 2 + 1.5 + 0.25 * (ball[:, 1] - TABLE.width / 2),
-        ],
-        axis=1,
-    )
+    # Long lenses at the ends, the whole width of the pitch in the middle.
+    end = np.clip((np.abs(ball[:, 0] - TABLE.length / 2) - 12) / 30, 0, 1)
+    across = TABLE.width / 2 + 9.5 - 7 * end + 0.15 * (ball[:, 1] - TABLE.width / 2)
+    along = np.clip(ball[:, 0] + (ball[:, 0] - TABLE.length / 2) * 0.06, 13, TABLE.length - 13)
+    focus = np.stack([along, across], axis=1)
     focus = play.smooth(focus, 0.8 * fps)
     landmarks = TABLE.keypoints()
     seen = np.zeros(len(focus))
     for number, place in enumerate(focus):
-        end = np.clip((abs(place[0] - TABLE.length / 2) - 12) / 30, 0, 1)
-        want = 56 - 12 * end * end * (3 - 2 * end)
+        close = np.clip((abs(place[0] - TABLE.length / 2) - 12) / 30, 0, 1)
+        want = 56 - 12 * close * close * (3 - 2 * close)
         for widened in np.arange(want, 72, 2.0):
             seen[number] = widened
             if keypoint_rows(_aim(place, widened, width, height), landmarks)[:, 2].sum() >= _LEAST_KEYPOINTS:
@@ -228,8 +224,8 @@ def _follow(scene: play.Play, width: int, height: int, fps: float) -> list[Camer
         else:
             seen[number] = want
     # The widest framing of the near future and past, softly: a zoom must not undo what the search found.
-    reach = round(0.6 * fps)
-    padded = np.pad(seen, reach, mode="edge")
-    widest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(axis=1)
+    window = round(0.6 * fps)
+    padded = np.pad(seen, window, mode="edge")
+    widest = np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1).max(axis=1)
     seen = play.smooth(widest, 0.7 * fps)
-    return [_aim(place, float(across), width, height) for place, across in zip(focus, seen, strict=True)]
+    return [_aim(place, float(reach), width, height) for place, reach in zip(focus, seen, strict=True)]

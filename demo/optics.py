@@ -33,12 +33,16 @@ def add_grain(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 def soften(image: Image, sigma: float) -> Image:
     """Gaussian blur, sigma in pixels."""
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8) if sigma > 0.2 else image
+    return (
+        np.asarray(cv2.GaussianBlur(image, (3, 3) if sigma < 0.7 else (0, 0), sigma), np.uint8)
+        if sigma > 0.2
+        else image
+    )
 
 
 def sharpen(image: Image, amount: float) -> Image:
     """Edge enhancement as cameras do it, with its halo."""
-    return np.asarray(cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (0, 0), 1.2), -amount, 0), np.uint8)
+    return np.asarray(cv2.addWeighted(image, 1 + amount, cv2.GaussianBlur(image, (5, 5), 1.2), -amount, 0), np.uint8)
 
 
 def drag(image: Image, pixels: float, angle: float) -> Image:

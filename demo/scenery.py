@@ -86,14 +86,15 @@ def grass(geometry: Geometry, turf: Turf, margin: float, resolution: float, rng:
             * np.clip(patchy, 0, 1)[..., None]
             * (np.array([125, 115, 75], np.float32) * turf.colour[1] / 125 - picture)
         )
-    beyond = np.maximum(np.maximum(-x, x - geometry.length), np.maximum(-y, y - geometry.width)) > turf.apron_from
-    picture[beyond] = np.array(turf.apron, np.float32)
+    apron, border = np.array(turf.apron, np.float32), max(1, round((margin - turf.apron_from) / resolution))
+    picture[:border] = picture[-border:] = apron
+    picture[:, :border] = picture[:, -border:] = apron
     if turf.shade is not None:
         left, right, inside = turf.shade
         edge = left + (right - left) * x / geometry.length
         depth = np.clip((edge - y if turf.shade_far else y - edge) / 0.8 + 0.5, 0, 1)
         picture *= np.asarray(1 - (1 - inside) * depth, np.float32)[..., None]
-    return np.asarray(np.clip(picture, 0, 255), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(np.maximum(picture, 0)), np.uint8)
 
 
 def lay_ground(image: Image, camera: Camera, texture: Image, margin: float, resolution: float) -> None:
@@ -138,7 +139,7 @@ def crowd_texture(crowd: Crowd, rng: np.random.Generator, rows: int, columns: in
     profile = np.repeat(0.85 + 0.3 * rng.random(rows, dtype=np.float32), zoom)
     slow = 1 + 0.12 * clouds(rng, rows * zoom, columns * zoom, 16)
     heads *= (profile[:, None] * slow * crowd.light)[..., None]
-    return np.asarray(np.clip(heads, 0, 255), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(heads), np.uint8)
 
 
 FONTS: Final = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX)
@@ -237,7 +238,7 @@ def _before(camera: Camera) -> Array:
 def stands(image: Image, camera: Camera, geometry: Geometry, around: Surroundings) -> None:
     """Stands behind the far side and both ends, in place; what is above them is the roof."""
     bowl = around.bowl
-    image[:] = np.array(bowl.roof, np.uint8)
+    cv2.rectangle(image, (0, 0), (camera.width, camera.height), bowl.roof, -1)
     out, length, width = bowl.stand, geometry.length, geometry.width
     fill_ground(image, camera, _before(camera), bowl.floor)
     if bowl.lower <= 0:

@@ -328,19 +328,18 @@ def _people(
     centre = points[:, figures.HIPS]
     inside = (depth.min(axis=1) > 2) & (np.abs(centre - (camera.width / 2, camera.height / 2)) < (
         camera.width / 2 + around, camera.height / 2 + around)).all(axis=1)  # fmt: skip
-    shadows: list[tuple[tuple[float, float], float, float]]
     unit = camera.pixels_per_metre(float(np.median(np.maximum(depth, 2))))
     if rng.random() < 0.4:
-        sun = (float(rng.uniform(-2, 2)), float(rng.uniform(-1.5, 1.5)))
-        shadows = [(sun, float(rng.uniform(0.25, 0.6)), 0.03 * unit)]
+        suns = [(float(rng.uniform(-2, 2)), float(rng.uniform(-1.5, 1.5)))]
+        strength, softness = float(rng.uniform(0.25, 0.6)), 0.03 * unit
     else:
         lamp = float(rng.uniform(0.3, 0.8))
-        shadows = [((sx * lamp, sy * lamp), float(rng.uniform(0.05, 0.2)), 0.06 * unit)
-                   for sx, sy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6))][:: int(rng.integers(1, 3))]  # fmt: skip
+        suns = [(sx * lamp, sy * lamp) for sx, sy in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6))]
+        suns = suns[:: int(rng.integers(1, 3))]
+        strength, softness = float(rng.uniform(0.05, 0.2)), 0.06 * unit
     shown = [int(index) for index in np.flatnonzero(inside)]
-    for index in shown:
-        for sun, strength, softness in shadows:
-            figures.draw_shadow(image, camera, bodies[index], sun, strength, softness=softness)
+    if shown:
+        figures.draw_shadows(image, camera, bodies[shown], suns, strength=strength, softness=softness)
 
     light, exposure = float(rng.uniform(-0.25, 0.25)), float(rng.uniform(0.65, 1.05))
     drawn: list[figures.Drawn] = []
