@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -217,7 +218,7 @@ class _Run:
                 raise
             inference = tasks.create_task(self._infer(slot, filled, letterbox))
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
-            inference.add_done_callback(lambda _, slot=slot: self._give_back(slot))
+            inference.add_done_callback(partial(self._give_back, slot))
             self._inferences.put_nowait(inference)
             self._pipeline.metrics.frames.labels("decoded").inc(filled.decoded)
             self._inferred_count += len(filled.frame_numbers)
@@ -264,7 +265,7 @@ class _Run:
         self._times.track_s += time.perf_counter() - begun
         return answer
 
-    def _give_back(self, slot: Slot) -> None:
+    def _give_back(self, slot: Slot, _: asyncio.Task[_InferredSlot] | None = None) -> None:
         self._pipeline.pool.release(slot)
         self._share.release()
 

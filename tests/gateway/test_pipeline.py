@@ -49,7 +49,7 @@ async def test_every_frame_is_answered_under_its_number(
         for frame in response["frames"]:
             assert [item["class_id"] for item in frame["objects"]] == [0, 2, 1]
             assert sum(point != [0.0, 0.0] for point in frame["keypoints"]) == 16
-        # The quick model's player box, 20 20 30 44 of a 160x96 input, in pixels of the 320x180 source (3 px of padding).
+        # The quick model's player box, 20 20 30 44 of a 160x96 input with 3 px of padding, in pixels of the source.
         assert response["frames"][7]["objects"][1]["bbox"] == pytest.approx([40, 34, 60, 82], abs=0.01)
         assert {"download", "decode", "infer", "track", "respond", "first_frame", "total"} <= {
             part.split(";")[0] for part in answer.headers["server-timing"].split(", ")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +117,8 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 def _threads_in_stages() -> int:
     """Threads that are inside a stage's code now, as their stacks show."""
     busy = 0
-    for frame in sys._current_frames().values():
-        files = set()
+    for innermost in sys._current_frames().values():
+        files, frame = set(), innermost
         while frame is not None:
             files.add(frame.f_code.co_filename)
             frame = frame.f_back
@@ -129,9 +128,7 @@ def _threads_in_stages() -> int:
 
 def _open_files() -> list[str]:
     names = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        except OSError:
-            continue
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            names.append(str(descriptor.readlink()))
     return names

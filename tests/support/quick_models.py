@@ -70,6 +70,6 @@ def write_quick_models(repository: Path, *, delay_s: float = 0.0, height: int = 
                 width=width,
                 max_batch=MAX_BATCH,
                 delay_s=delay_s,
-            )  # fmt: skip
+            )
         )
     return repository

@@ -20,8 +20,9 @@ def settings(directory: Path, **values: object) -> Settings:
 
 def write_nodes(directory: Path, stake: float = 2000) -> None:
     node = {
-        "hotkey": "alice", "coldkey": "c", "node_id": 3, "incentive": 0.1, "netuid": 44, "stake": stake, "alpha_stake": 1.0,
-        "tao_stake": 2.0, "trust": 0, "vtrust": 0, "last_updated": 1, "ip": "0.0.0.0", "ip_type": 4, "port": 1,
+        "hotkey": "alice", "coldkey": "c", "node_id": 3, "incentive": 0.1, "netuid": 44, "stake": stake,
+        "alpha_stake": 1.0, "tao_stake": 2.0, "trust": 0, "vtrust": 0, "last_updated": 1,
+        "ip": "0.0.0.0", "ip_type": 4, "port": 1,
         "protocol": 4, "of_a_later_version": [1],
     }  # fmt: skip
     (directory / "nodes.json").write_text(json.dumps({"alice": node}))

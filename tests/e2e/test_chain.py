@@ -1,0 +1,88 @@
+"""The demo match through the whole real chain: Triton with the bundled models, the gateway, a signed challenge."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from demo.clip import ClipPaths, load_truth, make_clip
+from demo.match import Match
+from tests.support.gateway import regions
+from touchline.answer_quality import AnswerQuality, measure
+from touchline.local_chain import local_chain
+from touchline.local_triton import PROJECT
+from touchline.validator import served_file
+
+
+@pytest.fixture(scope="session")
+def clip() -> ClipPaths:
+    return make_clip(PROJECT / "out" / "clip", Match())
+
+
+def quality(clip: ClipPaths, logs: Path, **settings: str) -> AnswerQuality:
+    with local_chain(settings=settings, logs=logs) as chain, served_file(clip.video) as url:
+        outcome = chain.challenge(url)
+        metrics = httpx.get(f"{chain.gateway.url}/metrics").text
+        engine = httpx.get(chain.triton.metrics_url).text
+    assert len(outcome.response["frames"]) == 750
+    assert 'touchline_challenges_total{outcome="answered"} 1.0' in metrics
+    assert 'nv_inference_request_success{model="player",version="1"}' in engine
+    return measure(outcome.response, load_truth(clip.truth), Match().width)
+
+
+def test_the_answer_against_the_truth(clip: ClipPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known_regions = regions()
+    every = quality(clip, tmp_path, FRAME_STRIDE="1", PITCH_STRIDE="1")
+    second = quality(clip, tmp_path)
+    with capsys.disabled():
+        print(f"\n{'the answer on the synthetic clip':<34}{'every frame':>14}{'default stride':>16}")
+        for (name, value), (_, strided) in zip(every.table(), second.table(), strict=True):
+            print(f"{name:<34}{value:>14}{strided:>16}")
+    assert regions() == known_regions
+    for measured in (every, second):
+        assert measured.frames_answered == 1
+        assert measured.people_found > 0.85
+        assert measured.people_precision > 0.75
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    """The demo is interrupted while its servers run: no process, no region, no folder stays."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    started: set[int] = set()
+    deadline = time.monotonic() + 120
+    while len(started) < 2 and time.monotonic() < deadline:
+        started = {
+            pid for pid in _children(demo.pid) if _command(pid).find("tritonserver") >= 0 or "serve" in _command(pid)
+        }
+        time.sleep(0.2)
+    assert len(started) == 2, "the demo did not start its servers"
+    time.sleep(1)
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, output.decode()
+    assert not any(_command(pid) for pid in started)
+    assert not [path for path in Path("/dev/shm").glob("touchline-*") if str(demo.pid) in path.name]
+
+
+def _children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in children.read_text().split()] if children.exists() else []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
