@@ -1,0 +1,1 @@
+"""The recipe of the two bundled models: data, networks, training, evaluation."""
