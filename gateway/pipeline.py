@@ -26,9 +26,10 @@ from gateway.inference.outputs import (
 )
 from gateway.inference.slots import Slot, SlotPool
 from gateway.inference.triton import ServedModels, Triton
+from gateway.keypoints import keypoints_of_every_frame
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.tracking import Tracker, Tracks, interpolate_keypoints
+from gateway.tracking import Tracker, Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
@@ -261,9 +262,13 @@ class _Run:
             keypoints += inferred.keypoints
             self._times.track_s += await self._pipeline.in_thread(_update, tracker, inferred)
         begun = time.perf_counter()
-        answer = await self._pipeline.in_thread(_finish, tracker, pitch_numbers, keypoints, self._decoder.frame_count)
+        count = self._decoder.frame_count
+        tracks = await self._pipeline.in_thread(tracker.finish, count)
+        points = await self._pipeline.in_thread(
+            keypoints_of_every_frame, pitch_numbers, keypoints, count, info.width, info.height
+        )
         self._times.track_s += time.perf_counter() - begun
-        return answer
+        return tracks, points
 
     def _give_back(self, slot: Slot, _: asyncio.Task[_InferredSlot] | None = None) -> None:
         self._pipeline.pool.release(slot)
@@ -281,12 +286,6 @@ def _update(tracker: Tracker, inferred: _InferredSlot) -> float:
     ):
         tracker.update(number, detections)
     return time.perf_counter() - begun
-
-
-def _finish(
-    tracker: Tracker, pitch_numbers: list[int], keypoints: list[Floats], frame_count: int
-) -> tuple[Tracks, npt.NDArray[np.float64]]:
-    return tracker.finish(frame_count), interpolate_keypoints(pitch_numbers, keypoints, frame_count)
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

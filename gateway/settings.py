@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
     confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
-    keypoint_confidence: float = Field(0.3, ge=0, le=1, description="Keypoints below are answered as not seen.")
+    keypoint_confidence: float = Field(0.5, ge=0, le=1, description="Keypoints below are answered as not seen.")
     track_buffer_size: int = Field(30, ge=0, description="Source frames at 30 fps that a lost track is remembered.")
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +10,7 @@ import supervision as sv
 from trackers import ByteTrackTracker
 
 from gateway.inference.outputs import Detections, Floats
-from touchline.contract import BALL, KEYPOINT_COUNT
+from touchline.contract import BALL
 
 BALL_ID = 0
 """The ball is one object; persons are numbered from 1."""
@@ -108,28 +107,6 @@ class Tracker:
                     self._previous_frame, first.xyxy[best], int(first.class_id[best]), float(first.confidence[best])
                 )
         return track
-
-
-def interpolate_keypoints(
-    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int
-) -> npt.NDArray[np.float64]:
-    """Keypoints of every frame, float64 [frame_count, 32, 2], from those of the pitch model's frames.
-
-    `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. Between two
-    inferred frames a point moves on the straight line if both show it, else it is not seen there.
-    """
-    every = np.arange(frame_count)
-    if not len(frame_numbers):
-        return np.zeros((frame_count, KEYPOINT_COUNT, 2))
-    numbers = np.asarray(frame_numbers)
-    points = np.stack(keypoints).astype(np.float64)
-    seen = np.any(points != 0, axis=2)
-    after = np.clip(np.searchsorted(numbers, every), 0, len(numbers) - 1)
-    before = np.where(numbers[after] == every, after, np.maximum(after - 1, 0))
-    span = np.maximum(numbers[after] - numbers[before], 1)
-    weight = np.clip((every - numbers[before]) / span, 0, 1)[:, None, None]
-    answer = points[before] * (1 - weight) + points[after] * weight
-    return np.where((seen[before] & seen[after])[..., None], answer, 0.0)
 
 
 def _without_duplicates(detections: Detections, chosen: npt.NDArray[np.bool_]) -> sv.Detections:

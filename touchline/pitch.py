@@ -56,4 +56,4 @@ def centre_circle(step_degrees: float = 3.0) -> npt.NDArray[np.float64]:
     """
     angles = np.radians(np.linspace(0, 360, round(360 / step_degrees) + 1))
     circle = CIRCLE_RADIUS_CM * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return np.array([LENGTH_CM / 2, WIDTH_CM / 2]) + circle
+    return np.asarray(np.array([LENGTH_CM / 2, WIDTH_CM / 2]) + circle, np.float64)

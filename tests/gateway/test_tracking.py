@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.inference.outputs import Detections
-from gateway.tracking import BALL_ID, Tracker, Tracks, interpolate_keypoints
+from gateway.tracking import BALL_ID, Tracker, Tracks
 
 
 def detections(*rows: tuple[float, float, float, int]) -> Detections:
@@ -100,19 +100,3 @@ def test_nothing_seen_gives_no_rows() -> None:
     for frame in (0, 2, 4):
         tracking.update(frame, detections())
     assert len(tracking.finish(5).ids) == 0
-
-
-def test_keypoints_move_on_the_line_between_inferred_frames() -> None:
-    first, second = np.zeros((32, 2), np.float32), np.zeros((32, 2), np.float32)
-    first[3], second[3] = (100, 200), (110, 220)
-    first[4] = (50, 50)
-    answer = interpolate_keypoints([0, 10], [first, second], 12)
-    assert answer.shape == (12, 32, 2)
-    assert answer[5, 3].tolist() == [105, 210]
-    assert answer[0, 4].tolist() == [50, 50]
-    assert not answer[1:, 4].any()
-    assert answer[11, 3].tolist() == [110, 220]
-
-
-def test_no_keypoints_at_all() -> None:
-    assert interpolate_keypoints([], [], 3).shape == (3, 32, 2)

@@ -1,0 +1,133 @@
+"""Keypoints of every frame from those of the pitch model's frames: outliers out, gaps completed, smooth along time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.inference.outputs import Floats
+from touchline.contract import KEYPOINT_COUNT
+from touchline.homography import keypoint_errors_cm, pitch_homography, project
+from touchline.pitch import KEYPOINTS_CM
+
+OUTLIER_CM = 300.0
+"""A keypoint that misses its place on the pitch by more is dropped. Right ones miss it by up to about two metres,
+because the subnet's table has other proportions than real pitches."""
+SMOOTHING_FRAMES = 3.0
+"""Standard deviation, in source frames, of the weights with which neighbours in time take part in a point."""
+FILL_GAP_FRAMES = 12.0
+"""A point that is lost for at most so many source frames is answered in between, by the homography."""
+
+Points = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+def keypoints_of_every_frame(
+    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int, width: int, height: int
+) -> Points:
+    """Keypoints float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen or outside the picture.
+
+    `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. A point is
+    answered up to the inferred frames beside each one that shows it, and while it is lost for a short time; where a frame
+    does not show it, the frame's homography says where it is, in or out of the picture.
+    """
+    if not len(frame_numbers):
+        return np.zeros((frame_count, KEYPOINT_COUNT, 2))
+    times = np.asarray(frame_numbers, np.float64)
+    points, seen = np.stack(keypoints).astype(np.float64), np.any(np.stack(keypoints) != 0, axis=2)
+    projected = np.stack([_without_outliers(points[index], seen[index]) for index in range(len(times))])
+    points, known, shown = _completed(times, points, seen, projected)
+    points = smooth_along_time(times, points, known)
+    return _interpolated(times, points, known, shown, frame_count, (width, height))
+
+
+def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:
+    """Local linear regression of each point along time with Gaussian weights (Cleveland 1979, without robustness).
+
+    `times` float64 [n] in frames, `points` float64 [n, k, 2], `known` bool [n, k]. A window that looks both ways and a
+    line instead of a mean: a point that moves at constant speed, as in a pan, stays exactly where it is.
+    """
+    reach = 0
+    while reach + 1 < len(times) and np.min(times[reach + 1 :] - times[: -reach - 1]) <= 3 * sigma:
+        reach += 1
+    moments = np.zeros((3, *known.shape))
+    values, slopes = np.zeros_like(points), np.zeros_like(points)
+    for shift in range(-reach, reach + 1):
+        here = slice(max(0, -shift), len(times) - max(0, shift))
+        there = slice(max(0, shift), len(times) - max(0, -shift))
+        apart = (times[there] - times[here])[:, None]
+        weight = np.exp(-0.5 * (apart / sigma) ** 2) * known[there]
+        for power in range(3):
+            moments[power, here] += weight * apart**power
+        values[here] += weight[..., None] * points[there]
+        slopes[here] += (weight * apart)[..., None] * points[there]
+    determinant = moments[0] * moments[2] - moments[1] ** 2
+    solvable = known & (determinant > 1e-9)
+    fitted = moments[2][..., None] * values - moments[1][..., None] * slopes
+    return np.where(solvable[..., None], fitted / np.where(solvable, determinant, 1.0)[..., None], points)
+
+
+def _without_outliers(points: Points, seen: Flags) -> Points:
+    """Where the frame's homography puts all keypoints, float64 [32, 2], NaN without one; clears `seen` of outliers."""
+    homography = pitch_homography(np.where(seen[:, None], points, 0.0))
+    if homography is None:
+        return np.full_like(points, np.nan)
+    errors = keypoint_errors_cm(homography, np.where(seen[:, None], points, 0.0))
+    seen &= ~(errors > OUTLIER_CM)
+    return project(np.asarray(np.linalg.inv(homography), np.float64), KEYPOINTS_CM)
+
+
+def _completed(times: Points, points: Points, seen: Flags, projected: Points) -> tuple[Points, Flags, Flags]:
+    """Give every seen point a place in the inferred frames near it too, by those frames' homographies.
+
+    The homography's own error at that point, which the nearest frame that shows it knows, is carried over. Returns the
+    points, where they are known, and where they are shown: seen, or lost for a short time between two sightings.
+    """
+    rows = np.arange(len(times))[:, None]
+    earlier = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
+    later = np.minimum.accumulate(np.where(seen, rows, len(times))[::-1], axis=0)[::-1]
+    since = np.where(earlier >= 0, times[:, None] - times[earlier], np.inf)
+    until = np.where(later < len(times), times[np.minimum(later, len(times) - 1)] - times[:, None], np.inf)
+    nearest = np.where(since <= until, earlier, np.minimum(later, len(times) - 1))
+    placed = projected + np.take_along_axis(points - projected, nearest[..., None], axis=0)
+    beside = np.minimum(rows - earlier, later - rows) <= 1
+    near = np.minimum(since, until) <= FILL_GAP_FRAMES
+    usable = ~seen & (beside | near) & np.isfinite(placed).all(axis=2)
+    known = seen | usable
+    shown = seen | (usable & (since + until <= FILL_GAP_FRAMES))
+    return np.where(usable[..., None], placed, np.where(seen[..., None], points, 0.0)), known, shown
+
+
+def _interpolated(
+    times: Points, points: Points, known: Flags, shown: Flags, frame_count: int, size: tuple[int, int]
+) -> Points:
+    """Cubic Hermite interpolation with central differences as slopes, one-sided where a neighbour is unknown."""
+    every = np.arange(frame_count)
+    after = np.clip(np.searchsorted(times, every), 0, len(times) - 1)
+    before = np.where(times[after] == every, after, np.maximum(after - 1, 0))
+    span = np.maximum(times[after] - times[before], 1.0)[:, None, None]
+    weight = np.clip((every - times[before])[:, None, None] / span, 0, 1)
+    slopes = _slopes(times, points, known)
+    start, stop = points[before], points[after]
+    answer = (
+        (1 + 2 * weight) * (1 - weight) ** 2 * start
+        + weight * (1 - weight) ** 2 * span * slopes[before]
+        + weight**2 * (3 - 2 * weight) * stop
+        + weight**2 * (weight - 1) * span * slopes[after]
+    )
+    answered = (shown[before] | shown[after]) & known[before] & known[after]
+    answered &= ((answer > 0) & (answer < np.array(size))).all(axis=2)
+    return np.where(answered[..., None], answer, 0.0)
+
+
+def _slopes(times: Points, points: Points, known: Flags) -> Points:
+    """Pixels a frame at each inferred frame: the mean of the speeds before and after it, as far as they are known."""
+    speeds = np.diff(points, axis=0) / np.diff(times)[:, None, None]
+    valid = known[1:] & known[:-1]
+    total, count = np.zeros_like(points), np.zeros(known.shape)
+    for side in (slice(None, -1), slice(1, None)):
+        total[side] += np.where(valid[..., None], speeds, 0.0)
+        count[side] += valid
+    return total / np.maximum(count, 1)[..., None]
