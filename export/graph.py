@@ -1,191 +1,296 @@
 """The exported graph: frames in, the model contract out, with pre- and post-processing inside.
 
 Everything is written in plain ONNX operators with static shapes except for the batch, so that TensorRT, ONNX Runtime
-and OpenVINO take the same file. torch is imported here at module level: import this module inside functions only.
+and OpenVINO take the same file. Needs torch: import this module inside functions only.
 """
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from touchline.contract import KEYPOINT_COUNT
+from export.onnx_file import free_batch
+from export.weights import IGNORED
+from touchline.contract import INPUT, KEYPOINT_COUNT, MAX_DETECTIONS
 
-IGNORED = -1
-"""Entry of a class map for a class of the weights that the contract does not know."""
+OPSET = 17
+Suppression = Literal["operator", "rounds"]
 
 
-class WithPreprocessing(nn.Module):
-    """Frames uint8 [N, H, W, 3] (RGB) -> core(float [N, 3, H, W], 0 to 1)."""
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a detection graph keeps.
 
-    def __init__(self, core: nn.Module) -> None:
-        super().__init__()
-        self.core = core
+    `suppression` says how overlapping boxes go: "operator" is ONNX NonMaxSuppression, exact for any crowd, for engines
+    on a CPU. "rounds" uses static shapes only, as TensorRT and CUDA graphs want it: exact for the best `candidates`
+    boxes of a frame unless more than `rounds` of them wait for each other in a row (see greedy_keep).
+    """
+
+    confidence: float = 0.1
+    iou: float = 0.5
+    max_detections: int = MAX_DETECTIONS
+    suppression: Suppression = "rounds"
+    candidates: int = 300
+    rounds: int = 32
+
+
+class Preprocessing(nn.Module):
+    """Frames uint8 [N, H, W, 3] (RGB) -> images float [N, 3, H, W], 0 to 1."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        images = frames.permute(0, 3, 1, 2).float() * (1.0 / 255.0)
-        return self.core(images)  # type: ignore[no-any-return]
+        return frames.permute(0, 3, 1, 2).float() * (1.0 / 255.0)
 
 
 def with_preprocessing(core: nn.Module) -> nn.Module:
     """Put the contract's input in front of `core`, a module from float [N, 3, H, W] (0 to 1) to a contract output."""
-    return WithPreprocessing(core).eval()
+    return nn.Sequential(Preprocessing(), core).eval()
 
 
 class Detections(nn.Module):
-    """Raw rows [N, A, 4 + classes] of a YOLO network -> detections float [N, K, 6], best first, zero padded.
+    """Rows [N, A, 4 + classes] (x1 y1 x2 y2, class scores) -> detections float [N, K, 6], best first, zero padded.
 
-    A box has its best class only, as in Ultralytics' predict. With `end_to_end` the rows come from a head trained to
-    give one box an object: no suppression, and a box may then appear under several classes, again as in Ultralytics.
+    A box has its best class only, as in Ultralytics' predict; suppression is greedy within each class of the contract.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        class_map: Sequence[int],
-        *,
-        end_to_end: bool,
-        confidence: float,
-        iou: float,
-        max_detections: int,
-        candidates: int,
-        rounds: int,
-    ) -> None:
+    class_map: Tensor
+
+    def __init__(self, class_map: Sequence[int], thresholds: Thresholds) -> None:
         super().__init__()
-        self.network = network
-        self.end_to_end = end_to_end
-        self.confidence = confidence
-        self.iou = iou
-        self.max_detections = max_detections
-        self.candidates = candidates
-        self.rounds = rounds
-        self.class_map: Tensor
+        self.thresholds = thresholds
+        self.labels = sorted({label for label in class_map if label != IGNORED})
         self.register_buffer("class_map", torch.tensor(class_map, dtype=torch.float32))
 
-    def forward(self, images: Tensor) -> Tensor:
-        raw = self.network(images)
-        boxes, scores = raw[..., :4], raw[..., 4:]
-        rows = self._end_to_end_rows(boxes, scores) if self.end_to_end else self._suppressed_rows(boxes, scores)
-        return rows * (rows[..., 4:5] > self.confidence)
+    def forward(self, rows: Tensor) -> Tensor:
+        score, label = rows[..., 4:].max(2)
+        found = contract_rows(rows[..., :4], score, self.class_map[label])
+        limits = self.thresholds
+        if limits.suppression == "operator":
+            keep = operator_keep(found, self.labels, limits.iou, limits.confidence)
+        else:
+            found = take_rows(found, found[..., 4].topk(min(limits.candidates, found.shape[1]), 1).indices)
+            keep = greedy_keep(found, limits.iou, limits.confidence, limits.rounds)
+        return best_rows(found, found[..., 4] * keep, limits)
 
-    def _end_to_end_rows(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        count = min(self.max_detections, scores.shape[1])
-        classes = scores.shape[2]
-        best = scores.amax(2).topk(count, 1).indices
-        table = take_rows(torch.cat([boxes, scores], 2), best)
-        top, index = table[..., 4:].flatten(1).topk(count, 1)
-        row, label = index // classes, index % classes
-        return self._pad(self._contract_rows(take_rows(table[..., :4], row), top, label))
 
-    def _suppressed_rows(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        score, label = scores.max(2)
-        rows = self._contract_rows(boxes, score, label)
-        candidates = take_rows(rows, rows[..., 4].topk(min(self.candidates, rows.shape[1]), 1).indices)
-        keep = greedy_keep(candidates, self.iou, self.confidence, self.rounds)
-        kept_score = candidates[..., 4] * keep
-        best = kept_score.topk(min(self.max_detections, candidates.shape[1]), 1)
-        rows = take_rows(candidates, best.indices)
-        return self._pad(torch.cat([rows[..., :4], best.values[..., None], rows[..., 5:]], 2))
+class EndToEndDetections(nn.Module):
+    """Rows [N, A, 4 + classes] of a head that gives one box an object -> detections float [N, K, 6]: no suppression.
 
-    def _contract_rows(self, boxes: Tensor, score: Tensor, label: Tensor) -> Tensor:
-        label = self.class_map[label]
-        return torch.cat([boxes, (score * (label > IGNORED + 0.5))[..., None], label[..., None]], 2)
+    One anchor may appear under several classes, as in Ultralytics' own top-K for these heads.
+    """
 
-    def _pad(self, rows: Tensor) -> Tensor:
-        missing = self.max_detections - rows.shape[1]
-        return nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
+    class_map: Tensor
+
+    def __init__(self, class_map: Sequence[int], thresholds: Thresholds) -> None:
+        super().__init__()
+        self.thresholds = thresholds
+        self.register_buffer("class_map", torch.tensor(class_map, dtype=torch.float32))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        classes = rows.shape[2] - 4
+        count = min(self.thresholds.max_detections, rows.shape[1])
+        table = take_rows(rows, rows[..., 4:].amax(2).topk(count, 1).indices)
+        score, index = table[..., 4:].flatten(1).topk(count, 1)
+        boxes = take_rows(table, index // classes)[..., :4]
+        found = contract_rows(boxes, score, self.class_map[index % classes])
+        return best_rows(found, found[..., 4], self.thresholds)
+
+
+class ListedDetections(nn.Module):
+    """Finished rows [N, M, 6] (x1 y1 x2 y2, score, class of the weights) -> detections float [N, K, 6]."""
+
+    class_map: Tensor
+
+    def __init__(self, class_map: Sequence[int], thresholds: Thresholds) -> None:
+        super().__init__()
+        self.thresholds = thresholds
+        self.register_buffer("class_map", torch.tensor(class_map, dtype=torch.float32))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found = contract_rows(rows[..., :4], rows[..., 4], self.class_map[rows[..., 5].long()])
+        return best_rows(found, found[..., 4], self.thresholds)
 
 
 class BestPose(nn.Module):
-    """Raw rows [N, A, 4 + classes + 32 * dims] of a YOLO pose network -> keypoints float [N, 32, 3] of the best one.
+    """Rows [N, A, ...] (box, `scores` class scores, ..., 32 * dims values from column `first`) -> keypoints [N, 32, 3].
 
-    Below the confidence everything is zero. Weights without a visibility channel get the score of the instance.
+    Those of the best instance; all zero below the confidence. Weights without a visibility channel (dims 2) get the
+    score of the instance as the confidence of every keypoint.
     """
 
-    def __init__(self, network: nn.Module, classes: int, dims: int, *, confidence: float) -> None:
+    def __init__(self, scores: int, first: int, dims: int, confidence: float) -> None:
         super().__init__()
-        self.network = network
-        self.classes = classes
+        self.scores = scores
+        self.first = first
         self.dims = dims
         self.confidence = confidence
 
-    def forward(self, images: Tensor) -> Tensor:
-        raw = self.network(images)
-        score = raw[..., 4 : 4 + self.classes].amax(2)
-        top = score.topk(1, 1)
-        points = take_rows(raw[..., 4 + self.classes :], top.indices).reshape(-1, KEYPOINT_COUNT, self.dims)
-        seen = (top.values > self.confidence).float()[..., None]
+    def forward(self, rows: Tensor) -> Tensor:
+        top = rows[..., 4 : 4 + self.scores].amax(2).topk(1, 1)
+        points = take_rows(rows, top.indices)[..., self.first :].reshape(-1, KEYPOINT_COUNT, self.dims)
         if self.dims == 2:
-            points = torch.cat([points, top.values[..., None].expand(-1, KEYPOINT_COUNT, 1)], 2)
-        return points * seen
+            points = torch.cat([points, top.values[..., None].expand(len(rows), KEYPOINT_COUNT, 1)], 2)
+        return points * (top.values > self.confidence).float()[..., None]
+
+
+class CornerRows(nn.Module):
+    """Ultralytics' raw ONNX output [N, C, A] with boxes as centre and size -> rows [N, A, C] with x1 y1 x2 y2."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        rows = raw.transpose(1, 2)
+        half = rows[..., 2:4] * 0.5
+        return torch.cat([rows[..., :2] - half, rows[..., :2] + half, rows[..., 4:]], 2)
+
+
+class YoloRows(nn.Module):
+    """An Ultralytics detect or pose model: images float [N, 3, H, W] -> rows [N, A, C], boxes as x1 y1 x2 y2.
+
+    The head's own top-K is taken out and its anchors are computed once, for this size. `end_to_end` says whether the
+    head gives one box an object.
+    """
+
+    def __init__(self, model: Any, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model.fuse(verbose=False).eval()
+        head = self.model.model[-1]
+        self.end_to_end = bool(head.end2end)
+        head.export = True
+        head.format = "onnx"
+        head.dynamic = False
+        head.xyxy = True
+        head.shape = None
+        head.postprocess = lambda rows: rows
+        with torch.inference_mode():
+            self.model(torch.zeros(1, 3, *size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.model(images)
+        return out if self.end_to_end else out.transpose(1, 2)
+
+
+def contract_rows(boxes: Tensor, score: Tensor, label: Tensor) -> Tensor:
+    """Rows [N, A, 6] from boxes [N, A, 4], scores and contract classes [N, A]; a class that is ignored scores 0."""
+    return torch.cat([boxes, (score * (label > IGNORED + 0.5).float())[..., None], label[..., None]], 2)
+
+
+def best_rows(rows: Tensor, score: Tensor, limits: Thresholds) -> Tensor:
+    """The max_detections rows [N, A, 6] with the highest `score` [N, A], zero where that is not over the confidence."""
+    best = score.topk(min(limits.max_detections, rows.shape[1]), 1)
+    rows = take_rows(rows, best.indices) * (best.values > limits.confidence).float()[..., None]
+    missing = limits.max_detections - rows.shape[1]
+    return nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
 
 
 def take_rows(table: Tensor, index: Tensor) -> Tensor:
     """Whole rows of [N, A, C] by int64 [N, K] -> [N, K, C]. An index narrower than its rows is refused by OpenVINO."""
-    return table.gather(1, index[..., None].expand(-1, -1, table.shape[2]))
+    return table.gather(1, index[..., None].expand(*index.shape, table.shape[2]))
 
 
 def greedy_keep(rows: Tensor, iou: float, confidence: float, rounds: int) -> Tensor:
-    """Which rows greedy per-class suppression keeps: float [N, K] of 0 and 1 for rows [N, K, 6], best first.
+    """Which rows [N, K, 6], best first, greedy per-class suppression keeps: float [N, K] of 0 and 1, by static shapes.
 
-    Greedy suppression is the only solution of keep(i) = no j < i with keep(j), the same class and an overlap over
-    `iou`. Each round puts the last solution into the right side: after r rounds the rows at depth < r of the chain "i
-    waits for j" are final, so that it is exact as soon as `rounds` reaches the longest chain of alternating
-    decisions.
+    Greedy suppression is the only solution of: i is kept when no kept j < i has its class and overlaps it by more than
+    `iou`. Each round puts the last answer into the right side of that. After r rounds every row is right whose
+    decision hangs on fewer than r others in a row, so crowds settle in a few rounds, and only a chain of more than
+    `rounds` boxes, each the next one's only reason, is cut short (from there on every other box is wrong).
     """
-    x1, y1, x2, y2 = (rows[..., i] for i in range(4))
+    x1, y1, x2, y2 = (rows[..., column] for column in range(4))
     label = rows[..., 5]
     area = (x2 - x1) * (y2 - y1)
-
-    def pairs(a: Tensor) -> tuple[Tensor, Tensor]:
-        return a[:, :, None], a[:, None, :]
-
-    width = (torch.minimum(*pairs(x2)) - torch.maximum(*pairs(x1))).clamp(min=0)
-    height = (torch.minimum(*pairs(y2)) - torch.maximum(*pairs(y1))).clamp(min=0)
+    width = (torch.minimum(x2[:, :, None], x2[:, None]) - torch.maximum(x1[:, :, None], x1[:, None])).clamp(min=0)
+    height = (torch.minimum(y2[:, :, None], y2[:, None]) - torch.maximum(y1[:, :, None], y1[:, None])).clamp(min=0)
     overlap = width * height
-    first, second = pairs(area)
-    earlier = torch.ones(rows.shape[1], rows.shape[1]).triu(1)
     # overlap / union > iou without the division, which two boxes without area would turn into nan
-    beats = (overlap > iou * (first + second - overlap)).float() * (label[:, :, None] == label[:, None, :]).float()
-    beats = beats * earlier
-    alive = (rows[..., 4] > confidence).float()[:, None, :]
+    beats = (overlap > iou * (area[:, :, None] + area[:, None] - overlap)).float()
+    rank = torch.from_numpy(np.arange(rows.shape[1], dtype=np.float32))
+    beats = beats * (label[:, :, None] == label[:, None]).float() * (rank[:, None] < rank).float()
+    alive = (rows[..., 4] > confidence).float()[:, None]
     keep = alive
     for _ in range(rounds):
         keep = alive * (torch.matmul(keep, beats) < 0.5).float()
     return keep[:, 0]
 
 
-def yolo_rows(model: Any, height: int, width: int) -> tuple[nn.Module, bool]:
-    """An Ultralytics model as a network from [N, 3, H, W] to raw rows [N, A, C] with boxes x1 y1 x2 y2; end to end or not.
+def operator_keep(rows: Tensor, labels: Sequence[int], iou: float, confidence: float) -> Tensor:
+    """The same answer as greedy_keep, for rows [N, A, 6] in any order and any number, by ONNX NonMaxSuppression."""
+    wanted = torch.tensor(labels, dtype=torch.float32)[None, :, None]
+    by_class = rows[..., 4][:, None] * (rows[..., 5][:, None] == wanted).float()
+    kept = NonMaxSuppression.apply(rows[..., :4], by_class, iou, confidence)
+    places = kept[:, 0] * rows.shape[1] + kept[:, 2]
+    keep = (rows[..., 4] * 0.0).flatten().scatter(0, places, torch.ones_like(places, dtype=torch.float32))
+    return keep.reshape(-1, rows.shape[1])
 
-    The head's own top-K is taken out, its anchors are computed once for this size.
+
+class NonMaxSuppression(torch.autograd.Function):
+    """The ONNX operator of this name; in torch, greedy suppression in plain loops."""
+
+    @staticmethod
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, iou: float, confidence: float) -> Tensor:
+        """Kept (frame, class, box) int64 [kept, 3] of boxes float [N, A, 4] and scores float [N, classes, A]."""
+        kept = []
+        for frame, by_class in enumerate(scores):
+            for label, score in enumerate(by_class):
+                chosen: list[int] = []
+                for index in score.argsort(descending=True, stable=True).tolist():
+                    if score[index] <= confidence:
+                        break
+                    if all(overlap(boxes[frame, index], boxes[frame, other]) <= iou for other in chosen):
+                        chosen.append(index)
+                        kept.append((frame, label, index))
+        return torch.tensor(kept, dtype=torch.int64).reshape(-1, 3)
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, iou: float, confidence: float) -> Any:
+        """How torch writes it into an ONNX file."""
+        limits = (torch.tensor([2**31 - 1]), torch.tensor([iou]), torch.tensor([confidence]))
+        return g.op("NonMaxSuppression", boxes, scores, *(g.op("Constant", value_t=limit) for limit in limits))
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of two boxes float [4]; 0 for two without area."""
+    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
+    common = float((high - low).clamp(min=0).prod())
+    union = float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - common
+    return common / union if union > 0 else 0.0
+
+
+def to_onnx(module: nn.Module, path: Path, size: tuple[int, int], output: str) -> None:
+    """Write a module from frames uint8 [N, H, W, 3] to one contract output as ONNX: N free, the same bytes every time.
+
+    `size` is H, W in pixels; `output` the name of the output, as in touchline.contract.
     """
-    model = model.fuse(verbose=False).eval()
-    head = model.model[-1]
-    end_to_end = bool(head.end2end)
-    head.export = True
-    head.format = "onnx"
-    head.dynamic = False
-    head.xyxy = True
-    head.shape = None
-    head.postprocess = lambda rows: rows
-    network = YoloRows(model, transpose=not end_to_end)
-    with torch.inference_mode():
-        network(torch.zeros(1, 3, height, width))
-    return network, end_to_end
+    model = traced(module, (*size, 3), torch.uint8, INPUT, output)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-class YoloRows(nn.Module):
-    """A YOLO model whose output is [N, A, C], whichever way its head lays it out."""
+def traced(
+    module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, input_name: str, output_name: str
+) -> onnx.ModelProto:
+    """A module with one input [N, *shape] and one output as an ONNX model in which N is free."""
+    module = module.eval()
 
-    def __init__(self, model: nn.Module, *, transpose: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.transpose = transpose
+    def export(batch: int) -> onnx.ModelProto:
+        buffer = io.BytesIO()
+        with torch.inference_mode(), warnings.catch_warnings():
+            # The trace-based exporter on purpose: its graphs do not change with every release of torch.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (torch.zeros(batch, *shape, dtype=dtype),),
+                buffer,
+                input_names=[input_name],
+                output_names=[output_name],
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        return onnx.load_from_string(buffer.getvalue())
 
-    def forward(self, images: Tensor) -> Tensor:
-        out = self.model(images)
-        return out.transpose(1, 2) if self.transpose else out  # type: ignore[no-any-return]
+    return free_batch(export(2), export(3))

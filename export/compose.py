@@ -1,0 +1,94 @@
+"""Puts weights and the contract's pre- and post-processing together into one ONNX file. Needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto, compose, helper, version_converter
+from torch import nn
+
+from export.errors import WeightsError
+from export.graph import (
+    BestPose,
+    CornerRows,
+    Detections,
+    EndToEndDetections,
+    ListedDetections,
+    Preprocessing,
+    Thresholds,
+    YoloRows,
+    to_onnx,
+    traced,
+    with_preprocessing,
+)
+from export.onnx_file import BATCH, tidy
+from export.weights import Weights
+from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
+
+
+def contract_model(weights: Weights, path: Path, size: tuple[int, int], thresholds: Thresholds) -> None:
+    """Write the contract model of an Ultralytics module, or of its raw ONNX export, for inputs of H, W pixels."""
+    output = KEYPOINTS if weights.task == "pose" else DETECTIONS
+    if weights.form == "torch":
+        rows = YoloRows(weights.model, size)
+        core = nn.Sequential(rows, finish(weights, thresholds, end_to_end=rows.end_to_end))
+        to_onnx(with_preprocessing(core), path, size, output)
+    else:
+        path.write_bytes(around(weights, size, thresholds, output).SerializeToString(deterministic=True))
+
+
+def finish(weights: Weights, thresholds: Thresholds, *, end_to_end: bool) -> nn.Module:
+    """The module from rows [N, A, 4 + classes + ...] to the contract's output."""
+    classes = len(weights.class_map)
+    if weights.task == "pose":
+        return BestPose(classes, 4 + classes, weights.keypoint_dims, thresholds.confidence)
+    return (EndToEndDetections if end_to_end else Detections)(weights.class_map, thresholds)
+
+
+def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, output: str) -> ModelProto:
+    """Pre- and post-processing merged with an ONNX file that Ultralytics exported."""
+    core = weights.model
+    source, result = core.graph.input[0], core.graph.output[0]
+    fixed = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
+    if source.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise WeightsError(f"{weights.path}: its input is not FP32. Export it again with half=False, int8=False.")
+    if fixed[0] == 1:
+        raise WeightsError(
+            f"{weights.path}: its batch is fixed to 1. Export it again with `dynamic=True`, or give the .pt."
+        )
+    if fixed[2:] not in ([0, 0], list(size)):
+        raise WeightsError(
+            f"{weights.path}: made for {fixed[2]}x{fixed[3]} pixels. Say --imgsz {fixed[2]}x{fixed[3]} or give the .pt."
+        )
+    dims = [dim.dim_value for dim in result.type.tensor_type.shape.dim]
+    values = KEYPOINT_COUNT * weights.keypoint_dims if weights.task == "pose" else 0
+    if weights.form == "listed":
+        tail: nn.Module = (
+            BestPose(1, 6, weights.keypoint_dims, thresholds.confidence)
+            if weights.task == "pose"
+            else ListedDetections(weights.class_map, thresholds)
+        )
+        shape = (dims[1] or 300, 6 + values)
+    else:
+        tail = nn.Sequential(CornerRows(), finish(weights, thresholds, end_to_end=False))
+        anchors = sum((size[0] // stride) * (size[1] // stride) for stride in (8, 16, 32))
+        shape = (4 + len(weights.class_map) + values, dims[2] or anchors)
+    before = traced(Preprocessing(), (*size, 3), torch.uint8, INPUT, "images")
+    after = traced(tail, shape, torch.float32, "rows", output)
+    opset = next(entry.version for entry in core.opset_import if entry.domain in ("", "ai.onnx"))
+    parts = [compose.add_prefix(core, "network/")]
+    parts += [version_converter.convert_version(part, opset) for part in (before, after)]
+    network, before, after = parts
+    ir_version = max(part.ir_version for part in parts)
+    for part in parts:
+        part.ir_version = ir_version
+    merged = compose.merge_models(before, network, [("images", f"network/{source.name}")])
+    merged = compose.merge_models(merged, after, [(f"network/{result.name}", "rows")])
+    for value in (*merged.graph.input, *merged.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    merged = tidy(merged)
+    onnx.checker.check_model(merged)
+    return helper.make_model(merged.graph, opset_imports=merged.opset_import, ir_version=ir_version,
+                             producer_name=merged.producer_name, producer_version=merged.producer_version)  # fmt: skip

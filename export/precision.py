@@ -1,0 +1,188 @@
+"""Writes a precision into an ONNX file: half-precision storage, FP16 arithmetic for TensorRT, INT8 by Q/DQ nodes.
+
+TensorRT 11 has no precision flags left: networks are strongly typed, so what is FP16 or INT8 must stand in the file.
+The same file builds on 10.12 to 10.16 with STRONGLY_TYPED. Inputs and outputs keep the types of the contract.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from export.errors import ExportError, MissingPackageError
+from export.onnx_file import initializers, tidy
+
+HALF_MAX = float(np.finfo(np.float16).max)
+HALF_TYPE, FLOAT_TYPE = TensorProto.FLOAT16, TensorProto.FLOAT
+
+STORED_WHOLE = 64
+"""Constants with fewer values stay FP32 in half_stored: they weigh nothing."""
+
+
+def half_stored(model: ModelProto) -> ModelProto:
+    """The model with its weights stored as FP16 and cast back to FP32: half the file, arithmetic in FP32 as before."""
+    result = copied(model)
+    cast_back: list[NodeProto] = []
+    weights = {
+        name for node in result.graph.node if node.op_type in ("Conv", "MatMul", "Gemm") for name in node.input[1:]
+    }
+    for tensor in result.graph.initializer:
+        if tensor.name not in weights or tensor.data_type != FLOAT_TYPE or np.prod(tensor.dims) < STORED_WHOLE:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if np.abs(values).max(initial=0) > HALF_MAX or is_projection(values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        cast_back.append(helper.make_node("Cast", [f"{name}_half"], [name], to=FLOAT_TYPE))
+    nodes = [*cast_back, *result.graph.node]
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    return checked(tidy(result))
+
+
+def half_computed(model: ModelProto) -> ModelProto:
+    """The model with its network in FP16 and the rest in FP32.
+
+    The rest is everything after the last convolutions: box decoding, thresholds and suppression. Pixel coordinates over
+    512 have steps of 0.5 px in FP16 and over 1024 of 1 px, so that decoding must not be rounded.
+    """
+    result = copied(model)
+    graph = result.graph
+    inside = network_nodes(result)
+    constants = initializers(result)
+    half: dict[str, str] = {}
+    floats = float_values(result)
+    made_inside = {name for node in graph.node if node.name in inside for name in node.output}
+    nodes: list[NodeProto] = []
+
+    def cast(name: str, to: int, suffix: str) -> str:
+        if name not in half:
+            half[name] = f"{name}{suffix}"
+            if name in constants:
+                values = numpy_helper.to_array(constants[name])
+                if np.abs(values).max(initial=0) > HALF_MAX:
+                    raise ExportError(
+                        f"a weight of {np.abs(values).max():.0f} does not fit FP16: use --precision fp32."
+                    )
+                graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half[name]))
+            else:
+                nodes.append(helper.make_node("Cast", [name], [half[name]], to=to))
+        return half[name]
+
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name not in floats or (node.op_type == "Resize" and place > 0):
+                continue
+            if node.name in inside and name not in made_inside:
+                node.input[place] = cast(name, HALF_TYPE, "_half")
+            elif node.name not in inside and name in made_inside:
+                node.input[place] = cast(name, FLOAT_TYPE, "_float")
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return checked(tidy(result))
+
+
+def network_nodes(model: ModelProto) -> set[str]:
+    """Names of the nodes between the first and the last convolutions: all that a convolution feeds or is fed by.
+
+    The convolution that sums up a distribution over distances (DFL) decodes boxes and does not count.
+    """
+    constants = initializers(model)
+    maker = {name: node for node in model.graph.node for name in node.output}
+    users: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    convolutions = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Conv" and not is_projection(numpy_helper.to_array(constants[node.input[1]]))
+    ]
+
+    def reach(start: Iterable[NodeProto], step: Any) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(start)
+        while waiting:
+            node = waiting.pop()
+            if node.name not in seen:
+                seen.add(node.name)
+                waiting.extend(step(node))
+        return seen
+
+    before = reach(convolutions, lambda node: [maker[name] for name in node.input if name in maker])
+    after = reach(convolutions, lambda node: [user for name in node.output for user in users.get(name, [])])
+    return before & after
+
+
+def is_projection(weights: npt.NDArray[Any]) -> bool:
+    """Whether these are the weights 0, 1, 2, ... that turn a distribution over distances into its mean."""
+    return weights.size > 1 and weights.shape[0] == 1 and np.array_equal(weights.ravel(), np.arange(weights.size))
+
+
+def float_values(model: ModelProto) -> set[str]:
+    """Names of all FP32 values and constants of a graph."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    found = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT_TYPE}
+    return found | {tensor.name for tensor in model.graph.initializer if tensor.data_type == FLOAT_TYPE}
+
+
+def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -> ModelProto:
+    """The model with its convolutions in INT8 by Q/DQ nodes, ranges taken from calibration frames uint8 [n, H, W, 3].
+
+    Symmetric, weights per channel, as TensorRT wants it. Decoding and suppression stay FP32.
+    """
+    try:
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.calibrate import CalibrationDataReader
+    except ImportError as error:
+        raise MissingPackageError("--precision int8 needs onnxruntime, see `make .venv-export/.ready`.") from error
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches: Iterator[npt.NDArray[np.uint8]] = iter(frames)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {model.graph.input[0].name: batch}
+
+    inside = network_nodes(model)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inside]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, quantized = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, whole)
+        quantize_static(
+            whole,
+            quantized,
+            Frames(),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=convolutions,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )
+        return checked(tidy(onnx.load(quantized)))
+
+
+def copied(model: ModelProto) -> ModelProto:
+    """A copy of a model that can be rewritten."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    return result
+
+
+def checked(model: ModelProto) -> ModelProto:
+    """The model itself; raises onnx's own error if it is not valid."""
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,168 @@
+"""Builds a TensorRT plan from an ONNX file, keeps it as long as it fits, and says why one does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from export.errors import EngineError, MissingPackageError
+from touchline.contract import INPUT
+
+REBUILD = "touchline export --target tensorrt"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How a plan is built: batches of the optimisation profile, builder optimisation level 0 to 5, workspace."""
+
+    size: tuple[int, int]
+    opt_batch: int = 16
+    max_batch: int = 32
+    level: int = 3
+    workspace_gib: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a plan is tied to."""
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a plan was built from and for; written beside it as <plan>.json."""
+
+    onnx_sha256: str
+    device: Device
+    options: BuildOptions
+
+
+Builder = Callable[[bytes, BuildOptions, Path], bytes]
+"""From an ONNX file, options and the path of the timing cache to a plan. The seam: tests put their own here."""
+
+
+def stamp_path(plan: Path) -> Path:
+    """Where the stamp of a plan lies."""
+    return plan.with_name(plan.name + ".json")
+
+
+def build_engine(
+    onnx_file: Path,
+    plan: Path,
+    options: BuildOptions,
+    timing_cache: Path,
+    *,
+    device: Device | None = None,
+    builder: Builder | None = None,
+) -> bool:
+    """Build the plan unless the one that is there has the same stamp; whether it was built."""
+    device = device or this_device()
+    network = onnx_file.read_bytes()
+    stamp = Stamp(hashlib.sha256(network).hexdigest(), device, options)
+    if plan.is_file() and read_stamp(plan) == stamp:
+        return False
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    timing_cache.parent.mkdir(parents=True, exist_ok=True)
+    engine = (builder or tensorrt_builder)(network, options, timing_cache)
+    # The stamp goes first and comes last: an interrupted export must not leave a plan with another one's stamp.
+    stamp_path(plan).unlink(missing_ok=True)
+    partial = plan.with_suffix(".partial")
+    partial.write_bytes(engine)
+    partial.replace(plan)
+    stamp_path(plan).write_text(json.dumps(asdict(stamp), indent=2) + "\n")
+    return True
+
+
+def read_stamp(plan: Path) -> Stamp | None:
+    """The stamp of a plan; None if there is none or it cannot be read."""
+    try:
+        raw = json.loads(stamp_path(plan).read_text())
+        options = raw["options"] | {"size": tuple(raw["options"]["size"])}
+        return Stamp(raw["onnx_sha256"], Device(**raw["device"]), BuildOptions(**options))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_plan(plan: Path, device: Device | None = None) -> None:
+    """EngineError, with the command that fixes it, if this machine's TensorRT or GPU cannot run the plan."""
+    if not plan.is_file():
+        raise EngineError(f"{plan}: there is no plan. Build it with `{REBUILD}`.")
+    stamp = read_stamp(plan)
+    if stamp is None:
+        raise EngineError(f"{plan}: nothing says which TensorRT built it. Build it again with `{REBUILD}`.")
+    device = device or this_device()
+    for what, built, here in (
+        ("TensorRT", stamp.device.tensorrt, device.tensorrt),
+        ("the GPU", stamp.device.gpu, device.gpu),
+        ("compute capability", stamp.device.compute_capability, device.compute_capability),
+    ):
+        if built != here:
+            raise EngineError(
+                f"{plan}: built for {what} {built}, this is {here}. Build it again with `{REBUILD}`, in the TensorRT "
+                "image whose tag equals the Triton image's."
+            )
+
+
+def tensorrt_version() -> str:
+    """Version of the TensorRT package; MissingPackageError where it is not installed."""
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--target tensorrt needs TensorRT's Python package ({error}). Run the export in the compose file's "
+            "`export` service, which is nvcr.io/nvidia/tensorrt with the tag of the Triton image."
+        ) from error
+    return str(tensorrt.__version__)
+
+
+def this_device() -> Device:
+    """TensorRT's version and the first GPU, as the driver's nvidia-smi names it."""
+    version = tensorrt_version()
+    query = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+        gpu, capability = answer.stdout.strip().splitlines()[0].rsplit(",", 1)
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError) as error:
+        raise EngineError(
+            f"--target tensorrt needs an NVIDIA GPU and its driver: nvidia-smi names none ({error})."
+        ) from error
+    return Device(version, gpu.strip(), capability.strip())
+
+
+def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) -> bytes:
+    """Build with the TensorRT that is installed, 10.12 or later: strongly typed, so precision is what the file says."""
+    version = tensorrt_version()
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.Severity.WARNING)
+    builder = trt.Builder(logger)
+    # Up to TensorRT 10 this has to be asked for; 11 knows nothing else and keeps the name.
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, logger)
+    if not parser.parse(network):
+        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EngineError(f"TensorRT {version} does not take the ONNX file: {errors}")
+
+    settings = builder.create_builder_config()
+    settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    settings.builder_optimization_level = options.level
+    profile = builder.create_optimization_profile()
+    low, best, high = ((batch, *options.size, 3) for batch in (1, options.opt_batch, options.max_batch))
+    profile.set_shape(INPUT, low, best, high)
+    settings.add_optimization_profile(profile)
+    known = timing_cache.read_bytes() if timing_cache.is_file() else b""
+    if not settings.set_timing_cache(settings.create_timing_cache(known), False):
+        settings.set_timing_cache(settings.create_timing_cache(b""), False)
+
+    plan = builder.build_serialized_network(definition, settings)
+    if plan is None:
+        raise EngineError(f"TensorRT {version} could not build the engine; its own messages stand above.")
+    timing_cache.write_bytes(bytes(settings.get_timing_cache().serialize()))
+    return bytes(plan)

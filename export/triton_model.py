@@ -1,0 +1,135 @@
+"""Writes what Triton serves: a model directory with its config.pbtxt, from one typed description."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
+
+Engine = Literal["tensorrt", "openvino", "onnxruntime"]
+
+VERSION = "1"
+ONNX_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
+CPU_BACKEND = Path(__file__).parent / "cpu_backend" / "model.py"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model of the contract as Triton is told about it.
+
+    `size` is H, W in pixels; `rows` is K of the detections, None for a pitch model. `preferred` are the batch sizes
+    that Triton waits for, at most `queue_delay_us` microseconds; they and 1 are also what CUDA graphs are captured for.
+    A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
+    Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
+    `threads` (0: all cores) and `cpu_precision` ("f32", or "bf16" where the CPU has it) are for the CPU engines.
+    """
+
+    name: str
+    engine: Engine
+    size: tuple[int, int]
+    rows: int | None
+    max_batch: int = 32
+    preferred: tuple[int, ...] = (8, 16, 32)
+    queue_delay_us: int = 2000
+    queue_timeout_us: int = 0
+    max_queue: int = 0
+    instances: int = 1
+    threads: int = 0
+    cpu_precision: Literal["f32", "bf16"] = "f32"
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.engine == "tensorrt"
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The preferred batch sizes that fit, ascending."""
+        return tuple(sorted({size for size in self.preferred if 1 < size <= self.max_batch}))
+
+    @property
+    def output(self) -> tuple[str, tuple[int, int]]:
+        """Name of the output and its shape without the batch."""
+        return (KEYPOINTS, (KEYPOINT_COUNT, 3)) if self.rows is None else (DETECTIONS, (self.rows, 6))
+
+
+def config(model: ServedModel) -> Any:
+    """The description as Triton's own protobuf message, inference.ModelConfig."""
+    from tritonclient.grpc import model_config_pb2 as pb
+
+    output, output_dims = model.output
+    dims = (*model.size, 3)
+    message = pb.ModelConfig(
+        name=model.name,
+        max_batch_size=model.max_batch,
+        input=[pb.ModelInput(name=INPUT, data_type=pb.TYPE_UINT8, dims=dims)],
+        output=[pb.ModelOutput(name=output, data_type=pb.TYPE_FP32, dims=output_dims)],
+        version_policy=pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1)),
+    )
+    kind = pb.ModelInstanceGroup.KIND_GPU if model.on_gpu else pb.ModelInstanceGroup.KIND_CPU
+    message.instance_group.add(count=model.instances, kind=kind)
+
+    batching = message.dynamic_batching
+    batching.preferred_batch_size.extend(model.batch_sizes)
+    batching.max_queue_delay_microseconds = model.queue_delay_us
+    batching.priority_levels = 2
+    batching.default_priority_level = 2
+    policy = batching.default_queue_policy
+    policy.timeout_action = pb.ModelQueuePolicy.REJECT
+    policy.default_timeout_microseconds = model.queue_timeout_us
+    policy.allow_timeout_override = True
+    policy.max_queue_size = model.max_queue
+
+    # A CPU engine runs frame by frame: one frame warms it up as well as a batch.
+    for batch in (1, *model.batch_sizes[-1:]) if model.on_gpu else (1,):
+        warm_up = message.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
+        warm_up.inputs[INPUT].data_type = pb.TYPE_UINT8
+        warm_up.inputs[INPUT].dims.extend(dims)
+        warm_up.inputs[INPUT].zero_data = True
+
+    if model.on_gpu:
+        message.platform = "tensorrt_plan"
+        message.default_model_filename = PLAN_FILE
+        message.optimization.input_pinned_memory.enable = True
+        message.optimization.output_pinned_memory.enable = True
+        cuda = message.optimization.cuda
+        cuda.graphs = True
+        cuda.output_copy_stream = True
+        for batch in (1, *model.batch_sizes):
+            cuda.graph_spec.add(batch_size=batch).input[INPUT].dim.extend(dims)
+    else:
+        message.backend = "python"
+        parameters = {"engine": model.engine, "threads": str(model.threads), "precision": model.cpu_precision}
+        for name, value in parameters.items():
+            message.parameters[name].string_value = value
+    return message
+
+
+def config_text(model: ServedModel) -> str:
+    """The description as config.pbtxt."""
+    from google.protobuf import text_format
+
+    header = "# Written by `touchline export`; a new export replaces it.\n"
+    return header + str(text_format.MessageToString(config(model)))
+
+
+def write_model(model: ServedModel, file: Path, repository: Path) -> Path:
+    """Write <repository>/<name> with config.pbtxt and version 1 around `file` (a plan or an ONNX file); the directory.
+
+    The CPU engines get the Python backend beside the ONNX file. Files of another engine in that version are removed.
+    """
+    directory = repository / model.name
+    version = directory / VERSION
+    version.mkdir(parents=True, exist_ok=True)
+    kept = PLAN_FILE if model.on_gpu else ONNX_FILE
+    if file.resolve() != (version / kept).resolve():
+        shutil.copyfile(file, version / kept)
+    for stale in (ONNX_FILE, CPU_BACKEND.name) if model.on_gpu else (PLAN_FILE, f"{PLAN_FILE}.json"):
+        (version / stale).unlink(missing_ok=True)
+    if not model.on_gpu:
+        shutil.copyfile(CPU_BACKEND, version / CPU_BACKEND.name)
+    (directory / "config.pbtxt").write_text(config_text(model))
+    return directory
