@@ -30,8 +30,8 @@ def keypoints_of_every_frame(
     """Keypoints float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen or outside the picture.
 
     `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. A point is
-    answered up to the inferred frames beside each one that shows it, and while it is lost for a short time; where a frame
-    does not show it, the frame's homography says where it is, in or out of the picture.
+    answered up to the inferred frames beside each one that shows it, and while it is lost for a short time; where a
+    frame does not show it, the frame's homography says where it is, in or out of the picture.
     """
     if not len(frame_numbers):
         return np.zeros((frame_count, KEYPOINT_COUNT, 2))
@@ -40,7 +40,7 @@ def keypoints_of_every_frame(
     projected = np.stack([_without_outliers(points[index], seen[index]) for index in range(len(times))])
     points, known, shown = _completed(times, points, seen, projected)
     points = smooth_along_time(times, points, known)
-    return _interpolated(times, points, known, shown, frame_count, (width, height))
+    return _interpolated(times, points, known, shown, frame_count=frame_count, size=(width, height))
 
 
 def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:
@@ -101,7 +101,7 @@ def _completed(times: Points, points: Points, seen: Flags, projected: Points) ->
 
 
 def _interpolated(
-    times: Points, points: Points, known: Flags, shown: Flags, frame_count: int, size: tuple[int, int]
+    times: Points, points: Points, known: Flags, shown: Flags, *, frame_count: int, size: tuple[int, int]
 ) -> Points:
     """Cubic Hermite interpolation with central differences as slopes, one-sided where a neighbour is unknown."""
     every = np.arange(frame_count)
