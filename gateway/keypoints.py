@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,15 @@ import numpy.typing as npt
 from gateway.inference.outputs import Floats
 from touchline.contract import KEYPOINT_COUNT
 from touchline.homography import keypoint_errors_cm, pitch_homography, project
-from touchline.pitch import KEYPOINTS_CM
+from touchline.pitch import KEYPOINTS_CM, REAL_KEYPOINTS_CM
 
-OUTLIER_CM = 300.0
-"""A keypoint that misses its place on the pitch by more is dropped. Right ones miss it by up to about two metres,
-because the subnet's table has other proportions than real pitches."""
+TOLERANCE_CM = 100.0
+"""How far keypoints may lie from their place on the ground and still agree with each other."""
+OUTLIER_CM = 200.0
+"""A keypoint that misses its place on the ground by more is dropped."""
+GROUNDS: Final = (REAL_KEYPOINTS_CM, KEYPOINTS_CM)
+"""Real footage shows a real ground, synthetic footage may show the subnet's table."""
+_GROUND_SAMPLES = 16
 SMOOTHING_FRAMES = 3.0
 """Standard deviation, in source frames, of the weights with which neighbours in time take part in a point."""
 FILL_GAP_FRAMES = 12.0
@@ -37,7 +42,8 @@ def keypoints_of_every_frame(
         return np.zeros((frame_count, KEYPOINT_COUNT, 2))
     times = np.asarray(frame_numbers, np.float64)
     points, seen = np.stack(keypoints).astype(np.float64), np.any(np.stack(keypoints) != 0, axis=2)
-    projected = np.stack([_without_outliers(points[index], seen[index]) for index in range(len(times))])
+    ground = _ground(points)
+    projected = np.stack([_without_outliers(points[index], seen[index], ground) for index in range(len(times))])
     points, known, shown = _completed(times, points, seen, projected)
     points = smooth_along_time(times, points, known)
     return _interpolated(times, points, known, shown, frame_count=frame_count, size=(width, height))
@@ -69,14 +75,28 @@ def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float 
     return np.where(solvable[..., None], fitted / np.where(solvable, determinant, 1.0)[..., None], points)
 
 
-def _without_outliers(points: Points, seen: Flags) -> Points:
+def _ground(points: Points) -> Points:
+    """The ground on which the keypoints of some frames across the video agree best, float64 [32, 2] in cm."""
+    chosen = points[np.unique(np.linspace(0, len(points) - 1, _GROUND_SAMPLES).astype(int))]
+
+    def agreeing(ground: Points) -> int:
+        homographies = [pitch_homography(frame, TOLERANCE_CM, ground) for frame in chosen]
+        return sum(
+            int(np.nansum(keypoint_errors_cm(homography, frame, ground) < TOLERANCE_CM / 2))
+            for homography, frame in zip(homographies, chosen, strict=True)
+            if homography is not None
+        )
+
+    return max(GROUNDS, key=agreeing)
+
+
+def _without_outliers(points: Points, seen: Flags, ground: Points) -> Points:
     """Where the frame's homography puts all keypoints, float64 [32, 2], NaN without one; clears `seen` of outliers."""
-    homography = pitch_homography(np.where(seen[:, None], points, 0.0))
+    homography = pitch_homography(points, TOLERANCE_CM, ground)
     if homography is None:
         return np.full_like(points, np.nan)
-    errors = keypoint_errors_cm(homography, np.where(seen[:, None], points, 0.0))
-    seen &= ~(errors > OUTLIER_CM)
-    return project(np.asarray(np.linalg.inv(homography), np.float64), KEYPOINTS_CM)
+    seen &= ~(keypoint_errors_cm(homography, points, ground) > OUTLIER_CM)
+    return project(np.asarray(np.linalg.inv(homography), np.float64), ground)
 
 
 def _completed(times: Points, points: Points, seen: Flags, projected: Points) -> tuple[Points, Flags, Flags]:

@@ -24,9 +24,13 @@ MAX_UPSIDE_DOWN: Final = 0.1
 
 
 def pitch_homography(
-    keypoints: npt.NDArray[np.floating], tolerance_cm: float = TOLERANCE_CM
+    keypoints: npt.NDArray[np.floating],
+    tolerance_cm: float = TOLERANCE_CM,
+    landmarks: npt.NDArray[np.float64] = KEYPOINTS_CM,
 ) -> npt.NDArray[np.float64] | None:
     """Fit image pixels -> pitch centimetres to one frame's keypoints by RANSAC (cv2.findHomography).
+
+    `landmarks`, float64 [32, 2] in cm, is the ground: the subnet's table, or a real one.
 
     keypoints: float [32, 2] x, y in pixels with (0, 0) for unseen, or float [32, 3] with a third column > 0 for seen.
     Returns float64 [3, 3], scaled so that the third homogeneous coordinate is 1 at the agreeing keypoints' centre and
@@ -40,7 +44,7 @@ def pitch_homography(
     if seen.sum() < MIN_KEYPOINTS:
         return None
     image = np.asarray(keypoints[seen, :2], np.float64)
-    pitch = KEYPOINTS_CM[seen]
+    pitch = landmarks[seen]
     fitted, mask = cv2.findHomography(image, pitch, cv2.RANSAC, tolerance_cm)
     if fitted is None or mask is None or not np.isfinite(fitted).all():
         return None
@@ -70,10 +74,12 @@ def project(homography: npt.NDArray[np.float64], points: npt.NDArray[np.floating
 
 
 def keypoint_errors_cm(
-    homography: npt.NDArray[np.float64], keypoints: npt.NDArray[np.floating]
+    homography: npt.NDArray[np.float64],
+    keypoints: npt.NDArray[np.floating],
+    landmarks: npt.NDArray[np.float64] = KEYPOINTS_CM,
 ) -> npt.NDArray[np.float64]:
-    """Distance of each seen keypoint, projected, from its place in the table: float64 [32] in cm, NaN for unseen."""
-    distances = np.asarray(np.linalg.norm(project(homography, keypoints[:, :2]) - KEYPOINTS_CM, axis=1), np.float64)
+    """Distance of each seen keypoint, projected, from its place on the ground: float64 [32] in cm, NaN for unseen."""
+    distances = np.asarray(np.linalg.norm(project(homography, keypoints[:, :2]) - landmarks, axis=1), np.float64)
     return np.where(seen_keypoints(keypoints), distances, np.nan)
 
 
