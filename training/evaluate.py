@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from demo.clip import load_truth
 from touchline.contract import CLASS_NAMES, Letterbox
 from training.data import VISIBLE, Image, PitchSample, letterbox, load_pitch, load_views
 from training.geometry import Points
@@ -70,6 +72,24 @@ def player_table(model: Model, size: tuple[int, int], samples: Sequence[PlayerSa
     return score_boxes([(sample.boxes, boxes_in(model, sample.image(), size)) for sample in samples])
 
 
+def load_clip(folder: Path, step: int) -> tuple[list[PitchSample], list[PlayerSample]]:
+    """Every `step`-th frame of a clip of demo.clip with its truth, as samples of both kinds."""
+    capture = cv2.VideoCapture(str(folder / "match.mp4"))
+    pitch, players = [], []
+    for index, truth in enumerate(load_truth(folder / "truth.npz")):
+        good, frame = capture.read()
+        if not good:
+            break
+        if index % step:
+            continue
+        picture = bytes(cv2.imencode(".png", frame, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+        state = (truth.keypoints[:, 2] > 0).astype(np.int8)
+        pitch.append(PitchSample(f"frame {index}", picture, truth.keypoints[:, :2], state))
+        boxes = np.column_stack([truth.classes, truth.boxes]).astype(np.float32)
+        players.append(PlayerSample(f"frame {index}", picture, boxes))
+    return pitch, players
+
+
 def milliseconds(model: Model, size: tuple[int, int], runs: int = 50) -> tuple[float, float]:
     """Median and 95th percentile of one frame, in ms."""
     frame = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
@@ -90,12 +110,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--player", type=Path, help="player.onnx")
     parser.add_argument("--player-data", type=Path, help="the player set; its val split is scored")
     parser.add_argument("--synthetic", type=Path, help="views of training.make_views with a seed not trained on")
+    parser.add_argument("--clip", type=Path, help="match.mp4 and truth.npz of the demo; every 15th frame is scored")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
+    clip = load_clip(options.clip, 15) if options.clip else None
     if options.pitch:
         model, size = onnx_model(options.pitch, options.threads)
         sets = [("val", load_pitch(options.pitch_data, "val"))] if options.pitch_data else []
         sets += [("synthetic", load_views(options.synthetic))] if options.synthetic else []
+        sets += [("clip", clip[0])] if clip else []
         for name, pitch_samples in sets:
             for threshold, score in pitch_table(model, size, pitch_samples).items():
                 print(f"pitch  {name:9} n={len(pitch_samples)}  threshold {threshold}  {score.row()}")
@@ -104,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         model, size = onnx_model(options.player, options.threads)
         boxes = [("val", load_players(options.player_data, "val"))] if options.player_data else []
         boxes += [("synthetic", load_player_views(options.synthetic))] if options.synthetic else []
+        boxes += [("clip", clip[1])] if clip else []
         for name, player_samples in boxes:
             table = player_table(model, size, player_samples)
             row = "  ".join(f"{label} {table[label]:.3f}" for label in CLASS_NAMES)

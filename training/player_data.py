@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from touchline.contract import BALL, GOALKEEPER, LETTERBOX_GREY, Letterbox
 from training.data import Image, Rng, degrade, move, random_view, recolour
+from training.kits import change_kits
 
 Boxes = npt.NDArray[np.float32]
 
@@ -144,6 +145,8 @@ class PlayerDataset(Dataset[dict[str, Tensor]]):
         else:
             sample = self.real[int(rng.choice(len(self.real), p=self.weight))]
         image, boxes = sample.image(), sample.boxes
+        if not synthetic:
+            change_kits(rng, image, boxes)
         if not synthetic and rng.random() < 0.5:
             for _ in range(int(rng.integers(1, 4))):
                 boxes = paste_ball(rng, image, boxes, self.balls[int(rng.integers(len(self.balls)))])
