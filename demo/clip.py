@@ -7,6 +7,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
@@ -154,7 +157,7 @@ def _rendered(match: Match, workers: int) -> Generator[tuple[Planes, Truth], Non
     # Spawned, not forked: the caller may have threads (a progress bar, an event loop).
     context = multiprocessing.get_context("spawn")
     chunks = iter([range(first, min(first + _CHUNK, match.frames)) for first in range(0, match.frames, _CHUNK)])
-    with ProcessPoolExecutor(workers, context, _start_worker, (_arguments(match),)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (_arguments(match), os.getpid())) as pool:
         # A window of chunks, so that rendered frames do not pile up before the encoder.
         waiting: list[Future[list[tuple[Planes, Truth]]]] = [
             pool.submit(_render_chunk, chunk) for chunk in islice(chunks, 3 * workers)
@@ -170,8 +173,18 @@ def _rendered(match: Match, workers: int) -> Generator[tuple[Planes, Truth], Non
 _worker_match: Match | None = None
 
 
-def _start_worker(arguments: dict[str, int]) -> None:
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed parent cannot end it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _start_worker(arguments: dict[str, int], parent: int) -> None:
     global _worker_match  # noqa: PLW0603  a pool's initializer has no other place to leave what its tasks need
+    # Ctrl-C reaches a whole process group: the one who started the workers ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     cv2.setNumThreads(1)
     _worker_match = Match(**arguments)
 

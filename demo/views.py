@@ -177,7 +177,7 @@ def _turf(rng: np.random.Generator, geometry: Geometry) -> Turf:
         pattern=pattern,
         band=float(rng.choice([box / 3, box / 2, geometry.length / 20, geometry.length / 18, rng.uniform(3, 12)])),
         cross_band=float(rng.uniform(3, 12)),
-        mottle=float(rng.uniform(0.01, 0.08)),
+        mottle=float(rng.uniform(0.005, 0.05)),
         worn=float(rng.uniform(0.2, 0.9)) if rng.random() < 0.3 else 0.0,
         apron=apron,
         apron_from=float(rng.uniform(1.2, 5.0)),
@@ -233,14 +233,15 @@ def _lines(rng: np.random.Generator, image: Image, camera: Camera, geometry: Geo
     polylines += geometry.curves()
     scale = 4 if camera.height <= 480 else 3
     mask = ground_strokes(camera, polylines, geometry.spots(), line_width=float(rng.uniform(0.09, 0.16)), scale=scale)
-    whiteness = float(rng.uniform(150, 250)) if turf.colour[1] > 80 else float(rng.uniform(110, 220))
+    # Paint is never darker than the grass beside it.
+    whiteness = min(max(float(rng.uniform(130, 250)), 1.35 * turf.colour[1]), 252.0)
     tint = rng.uniform(0.9, 1.0, 3)
     colour = (whiteness * tint[0], whiteness * tint[1], whiteness * tint[2])
     if turf.shade is not None:
         # The roof's shadow lies on the paint too: paint by how dark the grass under it is.
         under = image.astype(np.float32).mean(axis=2) / max(np.mean(turf.colour), 1.0)
         mask = np.asarray(mask * np.clip(under + 0.1, 0.35, 1), np.uint8)
-    blend(image, mask, colour, float(rng.uniform(0.55, 1.0)))
+    blend(image, mask, colour, float(rng.uniform(0.65, 1.0)))
 
 
 _SKINS: tuple[Colour, ...] = ((215, 170, 140), (190, 140, 110), (140, 95, 70), (95, 65, 48), (70, 48, 38))
@@ -350,7 +351,7 @@ def _people(
     for _, index in sorted(order, reverse=True):
         label = BALL if index == count else classes[index]
         if index == count:
-            streak = rng.normal(0, 4, 2) * unit / 12 if rng.random() < 0.35 else np.zeros(2)
+            streak = rng.normal(0, 0.25, 2) * unit if rng.random() < 0.35 else np.zeros(2)
             white = float(rng.uniform(200, 250))
             tint = _colour(rng) if rng.random() < 0.08 else (white, white, white * 0.96)
             sprite = figures.draw_ball(camera, ball_place, streak, tint)
@@ -379,7 +380,7 @@ def _optics(rng: np.random.Generator, image: Image) -> Image:
         image = optics.drag(image, float(rng.uniform(2, 5)) * image.shape[1] / 640, float(rng.normal(0, 0.25)))
     if rng.random() < 0.25:
         image = optics.rescale(image, float(rng.uniform(0.45, 0.9)))
-    image = optics.soften(image, float(rng.gamma(2.0, 0.27)) * image.shape[1] / 640)
+    image = optics.soften(image, float(rng.gamma(2.0, 0.27)) * math.sqrt(image.shape[1] / 640))
     if rng.random() < 0.7:
         image = optics.sharpen(image, float(rng.uniform(0.2, 1.2)))
     if rng.random() < 0.5:
