@@ -6,16 +6,36 @@ import json
 import logging
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+
+class ExportTarget(StrEnum):
+    """Engines that `touchline export` writes for."""
+
+    tensorrt = "tensorrt"
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    onnx = "onnx"
+
+
+class ExportPrecision(StrEnum):
+    """Precisions that `touchline export` writes."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 app = typer.Typer(
     name="touchline",
     help="A Score Vision (Bittensor subnet 44) miner served by NVIDIA Triton.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -135,6 +155,70 @@ def render(
     except RenderError as error:
         _fail(str(error))
     _out.print(f"{out / 'annotated.mp4'}\n{out / 'contact_sheet.png'}")
+
+
+@app.command()
+def export(  # noqa: PLR0917
+    weights: Annotated[
+        list[str] | None, typer.Argument(help="Weights of the player, the pitch and, if there is one, the ball model.")
+    ] = None,
+    player: Annotated[str | None, typer.Option(help="The player model's weights, instead of by position.")] = None,
+    pitch: Annotated[str | None, typer.Option(help="The pitch model's weights.")] = None,
+    ball: Annotated[str | None, typer.Option(help="The ball model's weights.")] = None,
+    target: Annotated[ExportTarget, typer.Option(help="Engine that will run the models.")] = ExportTarget.tensorrt,
+    out: Annotated[Path, typer.Option(help="Model repository to write into.")] = Path("model_repository"),
+    imgsz: Annotated[str, typer.Option(help="Height x width of the input, multiples of 32.")] = "384x640",
+    precision: Annotated[ExportPrecision | None, typer.Option(help="Default: fp16.")] = None,
+    max_batch: Annotated[int, typer.Option(help="Largest batch.")] = 32,
+    opt_batch: Annotated[int, typer.Option(help="Batch that TensorRT tunes for.")] = 16,
+    confidence: Annotated[float, typer.Option(help="Least score that leaves the graph; CONFIDENCE cuts later.")] = 0.1,
+    iou: Annotated[float, typer.Option(help="Overlap above which suppression drops the lesser box.")] = 0.5,
+    max_detections: Annotated[int, typer.Option(help="Boxes a frame.")] = 150,
+    instances: Annotated[int, typer.Option(help="Model instances, per GPU on a GPU.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of a CPU engine; 0: all it may use.")] = 0,
+    queue_delay_us: Annotated[
+        int | None, typer.Option(help="Longest wait for a fuller batch, in microseconds.")
+    ] = None,
+    level: Annotated[int, typer.Option(help="TensorRT's builder optimisation level, 0 to 5.")] = 3,
+    workspace_gib: Annotated[float, typer.Option(help="TensorRT's workspace.")] = 4.0,
+    calibration: Annotated[Path | None, typer.Option(help="Folder of frames for --precision int8.")] = None,
+    map_class: Annotated[
+        list[str] | None, typer.Option(help="name=class: what a class of the weights is; repeatable.")
+    ] = None,
+) -> None:
+    """Turn YOLO weights (.pt, .onnx or owner/name:file of the hub) into models that Triton serves."""
+    from export.command import ExportOptions, export_models  # noqa: PLC0415
+    from export.errors import ExportError  # noqa: PLC0415
+
+    sources = dict(zip(("player", "pitch", "ball"), weights or [], strict=False))
+    sources |= {role: source for role, source in (("player", player), ("pitch", pitch), ("ball", ball)) if source}
+    try:
+        if len(weights or []) > 3:
+            raise ExportError("more than three weights: give the player's, the pitch's and the ball's.")
+        height, _, width = imgsz.partition("x")
+        if not (height.isdigit() and width.isdigit()):
+            raise ExportError(f"--imgsz {imgsz}: write height x width, as 384x640.")
+        options = ExportOptions(
+            target=target.value,
+            out=out,
+            size=(int(height), int(width)),
+            max_batch=max_batch,
+            opt_batch=min(opt_batch, max_batch),
+            precision=precision.value if precision else None,
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+            instances=instances,
+            threads=threads,
+            queue_delay_us=queue_delay_us,
+            level=level,
+            workspace_gib=workspace_gib,
+            calibration=calibration,
+            classes=dict(pair.split("=", 1) for pair in map_class or [] if "=" in pair) or None,
+        )
+        export_models(sources, options, _out)
+    except ExportError as error:
+        _fail(str(error))
 
 
 def main() -> None:

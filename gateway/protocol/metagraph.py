@@ -65,13 +65,22 @@ async def fetch_nodes(settings: Settings) -> Nodes:
     """Read the nodes of the subnet from the chain. The one function that speaks to it."""
     import bittensor  # noqa: PLC0415  slow to import and not needed with REFRESH_NODES=false
 
-    endpoint = settings.subtensor_address or settings.subtensor_network
-    async with bittensor.AsyncSubtensor(network=endpoint) as subtensor:
-        metagraph = await subtensor.metagraph(settings.netuid)
-    stakes = [float(stake) for stake in metagraph.S]
+    async with bittensor.Client(settings.subtensor_address or settings.subtensor_network) as chain:
+        metagraph = await chain.subnets.metagraph(settings.netuid)
     return {
-        hotkey: Node(hotkey=hotkey, stake=stake, node_id=node_id)
-        for node_id, (hotkey, stake) in enumerate(zip(metagraph.hotkeys, stakes, strict=True))
+        neuron.hotkey: Node(
+            hotkey=neuron.hotkey,
+            coldkey=neuron.coldkey,
+            node_id=neuron.uid,
+            netuid=settings.netuid,
+            stake=float(neuron.total_stake.amount),
+            alpha_stake=float(neuron.alpha_stake.amount),
+            tao_stake=float(neuron.tao_stake.amount),
+            incentive=neuron.incentive,
+            trust=neuron.trust,
+            last_updated=neuron.last_update,
+        )
+        for neuron in metagraph.neurons
     }
 
 

@@ -94,3 +94,53 @@ async def test_the_last_known_nodes_serve_while_the_chain_is_away(
 def test_load_old_nodes_false_starts_empty(tmp_path: Path) -> None:
     write_nodes(tmp_path)
     assert len(Metagraph(settings(tmp_path, load_old_nodes=False))) == 0
+
+
+async def test_what_the_sdk_gives_becomes_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's own types, with a client that stands in for the chain."""
+    import dataclasses
+
+    import bittensor
+
+    values = {field.name: None for field in dataclasses.fields(bittensor.MetagraphNeuron)}
+    stakes = {
+        name: bittensor.tao(amount) for name, amount in (("total_stake", 30), ("alpha_stake", 10), ("tao_stake", 20))
+    }
+    neuron = bittensor.MetagraphNeuron(
+        **{
+            **values,
+            **stakes,
+            "uid": 7,
+            "hotkey": "h",
+            "coldkey": "c",
+            "incentive": 0.5,
+            "trust": 0.25,
+            "last_update": 9,
+        }
+    )
+    asked: list[object] = []
+
+    class Client:
+        def __init__(self, network: str) -> None:
+            asked.append(network)
+            self.subnets = self
+
+        async def __aenter__(self) -> Client:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def metagraph(self, netuid: int) -> object:
+            asked.append(netuid)
+            return type("Graph", (), {"neurons": [neuron]})
+
+    assert {"__aenter__", "__aexit__"} <= set(dir(bittensor.Client))
+    assert hasattr(bittensor.namespaces.Subnets, "metagraph")
+    monkeypatch.setattr(bittensor, "Client", Client)
+    nodes = await metagraph_module.fetch_nodes(settings(tmp_path, netuid=261, subtensor_network="test"))
+    assert asked == ["test", 261]
+    assert nodes["h"].model_dump() == {
+        "hotkey": "h", "coldkey": "c", "node_id": 7, "netuid": 261, "stake": 30.0, "alpha_stake": 10.0, "tao_stake": 20.0,
+        "incentive": 0.5, "trust": 0.25, "last_updated": 9,
+    }  # fmt: skip

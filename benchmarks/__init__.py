@@ -1,0 +1,1 @@
+"""What the README's numbers come from: one module a table, each run with `python -m benchmarks.NAME`."""
