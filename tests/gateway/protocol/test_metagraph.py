@@ -141,6 +141,6 @@ async def test_what_the_sdk_gives_becomes_nodes(tmp_path: Path, monkeypatch: pyt
     nodes = await metagraph_module.fetch_nodes(settings(tmp_path, netuid=261, subtensor_network="test"))
     assert asked == ["test", 261]
     assert nodes["h"].model_dump() == {
-        "hotkey": "h", "coldkey": "c", "node_id": 7, "netuid": 261, "stake": 30.0, "alpha_stake": 10.0, "tao_stake": 20.0,
-        "incentive": 0.5, "trust": 0.25, "last_updated": 9,
+        "hotkey": "h", "coldkey": "c", "node_id": 7, "netuid": 261,
+        "stake": 30.0, "alpha_stake": 10.0, "tao_stake": 20.0, "incentive": 0.5, "trust": 0.25, "last_updated": 9,
     }  # fmt: skip
