@@ -46,8 +46,9 @@ class ExportOptions:
     iou: float = 0.5
     max_detections: int = MAX_DETECTIONS
     candidates: int = 300
-    rounds: int = 32
+    rounds: int = 16
     suppression: Suppression | None = None
+    nms_free: bool = True
     instances: int = 1
     threads: int = 0
     cpu_precision: Literal["f32", "bf16"] = "f32"
@@ -86,6 +87,7 @@ class ExportOptions:
             suppression=self.suppression or ("operator" if on_cpu else "rounds"),
             candidates=self.candidates,
             rounds=self.rounds,
+            nms_free=self.nms_free,
         )
 
 

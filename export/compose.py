@@ -32,7 +32,7 @@ def contract_model(weights: Weights, path: Path, size: tuple[int, int], threshol
     """Write the contract model of an Ultralytics module, or of its raw ONNX export, for inputs of H, W pixels."""
     output = KEYPOINTS if weights.task == "pose" else DETECTIONS
     if weights.form == "torch":
-        rows = YoloRows(weights.model, size)
+        rows = YoloRows(weights.model, size, nms_free=thresholds.nms_free)
         core = nn.Sequential(rows, finish(weights, thresholds, end_to_end=rows.end_to_end))
         to_onnx(with_preprocessing(core), path, size, output)
     else:

@@ -33,6 +33,7 @@ class Thresholds:
     `suppression` says how overlapping boxes go: "operator" is ONNX NonMaxSuppression, exact for any crowd, for engines
     on a CPU. "rounds" uses static shapes only, as TensorRT and CUDA graphs want it: exact for the best `candidates`
     boxes of a frame unless more than `rounds` of them wait for each other in a row (see greedy_keep).
+    `nms_free` takes the head that needs no suppression where the network has one (YOLO26, v10).
     """
 
     confidence: float = 0.1
@@ -40,7 +41,8 @@ class Thresholds:
     max_detections: int = MAX_DETECTIONS
     suppression: Suppression = "rounds"
     candidates: int = 300
-    rounds: int = 32
+    rounds: int = 16
+    nms_free: bool = True
 
 
 class Preprocessing(nn.Module):
@@ -153,12 +155,14 @@ class CornerRows(nn.Module):
 class YoloRows(nn.Module):
     """An Ultralytics detect or pose model: images float [N, 3, H, W] -> rows [N, A, C], boxes as x1 y1 x2 y2.
 
-    The head's own top-K is taken out and its anchors are computed once, for this size. `end_to_end` says whether the
-    head gives one box an object.
+    The head's own top-K is taken out and its anchors are computed once, for this size. YOLO26 and v10 have two heads;
+    with `nms_free` theirs that gives one box an object is taken. `end_to_end` says whether it was.
     """
 
-    def __init__(self, model: Any, size: tuple[int, int]) -> None:
+    def __init__(self, model: Any, size: tuple[int, int], *, nms_free: bool = True) -> None:
         super().__init__()
+        if getattr(model.model[-1], "one2one_cv2", None) is not None:
+            model.model[-1].end2end = nms_free
         self.model = model.fuse(verbose=False).eval()
         head = self.model.model[-1]
         self.end_to_end = bool(head.end2end)
@@ -235,16 +239,17 @@ class NonMaxSuppression(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, boxes: Tensor, scores: Tensor, iou: float, confidence: float) -> Tensor:
         """Kept (frame, class, box) int64 [kept, 3] of boxes float [N, A, 4] and scores float [N, classes, A]."""
+        if torch.onnx.is_in_onnx_export():
+            return torch.zeros(1, 3, dtype=torch.int64)  # only the operator is recorded, never its answer
         kept = []
         for frame, by_class in enumerate(scores):
             for label, score in enumerate(by_class):
-                chosen: list[int] = []
-                for index in score.argsort(descending=True, stable=True).tolist():
-                    if score[index] <= confidence:
-                        break
-                    if all(overlap(boxes[frame, index], boxes[frame, other]) <= iou for other in chosen):
-                        chosen.append(index)
-                        kept.append((frame, label, index))
+                left = score.argsort(descending=True, stable=True)
+                left = left[score[left] > confidence]
+                while len(left):
+                    best, left = left[0], left[1:]
+                    kept.append((frame, label, int(best)))
+                    left = left[overlaps(boxes[frame, best], boxes[frame, left]) <= iou]
         return torch.tensor(kept, dtype=torch.int64).reshape(-1, 3)
 
     @staticmethod
@@ -254,12 +259,12 @@ class NonMaxSuppression(torch.autograd.Function):
         return g.op("NonMaxSuppression", boxes, scores, *(g.op("Constant", value_t=limit) for limit in limits))
 
 
-def overlap(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two boxes float [4]; 0 for two without area."""
-    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
-    common = float((high - low).clamp(min=0).prod())
-    union = float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - common
-    return common / union if union > 0 else 0.0
+def overlaps(box: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union float [n] of a box [4] with others [n, 4]; 0 where neither has an area."""
+    low, high = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
+    common = (high - low).clamp(min=0).prod(1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - common
+    return torch.where(union > 0, common / union.clamp(min=1e-12), torch.zeros_like(union))
 
 
 def to_onnx(module: nn.Module, path: Path, size: tuple[int, int], output: str) -> None:

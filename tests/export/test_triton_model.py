@@ -1,0 +1,81 @@
+"""The configs that the exporter writes, parsed back with Triton's own protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.triton_model import CPU_BACKEND, ServedModel, config_text, write_model
+
+PLAYER = ServedModel("player", "tensorrt", (384, 640), 150, preferred=(8, 16, 32), queue_delay_us=1500)
+PITCH = ServedModel("pitch", "openvino", (736, 1280), None, max_batch=16, preferred=(), threads=2, cpu_precision="bf16")
+
+
+def parsed(model: ServedModel) -> Any:
+    return text_format.Parse(config_text(model), pb.ModelConfig())
+
+
+def test_tensors_are_those_of_the_contract() -> None:
+    player, pitch = parsed(PLAYER), parsed(PITCH)
+    assert [(t.name, t.data_type, list(t.dims)) for t in player.input] == [("frames", pb.TYPE_UINT8, [384, 640, 3])]
+    assert [(t.name, t.data_type, list(t.dims)) for t in player.output] == [("detections", pb.TYPE_FP32, [150, 6])]
+    assert [(t.name, list(t.dims)) for t in pitch.output] == [("keypoints", [32, 3])]
+    assert (player.max_batch_size, pitch.max_batch_size) == (32, 16)
+
+
+def test_a_plan_runs_on_every_gpu_with_cuda_graphs() -> None:
+    config = parsed(replace(PLAYER, instances=2))
+    assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
+    assert [(group.count, group.kind) for group in config.instance_group] == [(2, pb.ModelInstanceGroup.KIND_GPU)]
+    cuda = config.optimization.cuda
+    assert cuda.graphs and cuda.output_copy_stream
+    assert [(g.batch_size, list(g.input["frames"].dim)) for g in cuda.graph_spec] == [
+        (size, [384, 640, 3]) for size in (1, 8, 16, 32)
+    ]
+    assert config.optimization.input_pinned_memory.enable and config.optimization.output_pinned_memory.enable
+
+
+def test_batching_and_queues() -> None:
+    batching = parsed(replace(PLAYER, max_batch=16, queue_timeout_us=5_000_000, max_queue=64)).dynamic_batching
+    assert list(batching.preferred_batch_size) == [8, 16], "no preferred size is over max_batch_size"
+    assert batching.max_queue_delay_microseconds == 1500
+    assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
+    policy = batching.default_queue_policy
+    assert (policy.default_timeout_microseconds, policy.max_queue_size) == (5_000_000, 64)
+    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+
+
+def test_warm_up_covers_the_smallest_and_the_largest_batch() -> None:
+    assert [warm_up.batch_size for warm_up in parsed(PLAYER).model_warmup] == [1, 32]
+    assert [warm_up.batch_size for warm_up in parsed(PITCH).model_warmup] == [1]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_cpu_model_is_a_python_backend_with_its_parameters(engine: Any, tmp_path: Path) -> None:
+    network = tmp_path / "any.onnx"
+    network.write_bytes(b"network")
+    config = parsed(replace(PITCH, engine=engine))
+    assert (config.backend, config.platform) == ("python", "")
+    assert {name: value.string_value for name, value in config.parameters.items()} == {
+        "engine": engine,
+        "threads": "2",
+        "precision": "bf16",
+    }
+    directory = write_model(replace(PITCH, engine=engine), network, tmp_path / "repository")
+    assert (directory / "1" / "model.onnx").read_bytes() == b"network"
+    assert (directory / "1" / "model.py").read_text() == CPU_BACKEND.read_text()
+
+
+def test_another_target_leaves_nothing_of_the_last_one(tmp_path: Path) -> None:
+    network = tmp_path / "any"
+    network.write_bytes(b"network")
+    write_model(replace(PLAYER, engine="openvino"), network, tmp_path)
+    write_model(PLAYER, network, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "player" / "1").iterdir()) == ["model.plan"]
+    write_model(replace(PLAYER, engine="openvino"), network, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "player" / "1").iterdir()) == ["model.onnx", "model.py"]
