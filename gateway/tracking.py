@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from trackers import ByteTrackTracker
+from trackers import ByteTrackTracker, DIoU
 
 from gateway.inference.outputs import Detections, Floats
 from touchline.contract import BALL
@@ -16,9 +16,14 @@ BALL_ID = 0
 """The ball is one object; persons are numbered from 1."""
 DUPLICATE_IOU = 0.7
 """Boxes of persons that overlap more are one person seen as two classes."""
+MIN_DIOU = -0.3
+"""Least DIoU (Zheng 2020: IoU less the squared centre distance over the squared enclosing diagonal) of one person."""
 FILL_GAP_S = 0.5
 """A track that comes back within this time is filled in between."""
 _CLAIM_IOU = 0.2
+_SHIFT_RADIUS_PX = 6.0
+_MAX_SHIFT_PX_PER_S = 1000.0
+_NEAREST = 4
 
 
 @dataclass(slots=True)
@@ -53,6 +58,9 @@ class Tracker:
             track_activation_threshold=confidence,
             high_conf_det_threshold=confidence,
             minimum_consecutive_frames=1,
+            # Distance counts beside overlap: a runner in a narrow box leaves it within a few frames.
+            iou=DIoU(),
+            minimum_iou_threshold=MIN_DIOU,
         )
         self._confidence = confidence
         self._fill_gap = max(frame_stride, round(FILL_GAP_S * fps))
@@ -60,6 +68,9 @@ class Tracker:
         self._ball = _Track()
         self._unclaimed = sv.Detections.empty()
         self._previous_frame = 0
+        self._previous_boxes = np.empty((0, 4), np.float32)
+        self._camera = np.zeros(2)
+        self._fps = fps
 
     def update(self, frame_number: int, detections: Detections) -> None:
         """Take the detections of the next inferred frame."""
@@ -68,7 +79,7 @@ class Tracker:
             best = int(np.argmax(np.where(ball, detections.scores, 0)))
             self._ball.add(frame_number, detections.xyxy[best], BALL, float(detections.scores[best]))
         persons = _without_duplicates(detections, detections.classes != BALL)
-        tracked = self._byte_track.update(persons)
+        tracked = self._associate(frame_number, persons)
         for box, score, class_id, track_id in zip(
             tracked.xyxy, tracked.confidence, tracked.class_id, tracked.tracker_id, strict=True
         ):
@@ -95,6 +106,15 @@ class Tracker:
         order = order[frame_numbers[order] < frame_count]
         return Tracks(frame_numbers[order], ids[order], classes[order], xyxy[order])
 
+    def _associate(self, frame_number: int, persons: sv.Detections) -> sv.Detections:
+        """ByteTrack on boxes from which the camera's own movement is taken, so that a fast pan does not lose them."""
+        reach = _MAX_SHIFT_PX_PER_S * (frame_number - self._previous_frame) / self._fps
+        self._camera += camera_shift(self._previous_boxes, persons.xyxy, reach)
+        self._previous_boxes = persons.xyxy
+        offset = np.tile(self._camera, 2).astype(np.float32)
+        tracked = self._byte_track.update(replace(persons, xyxy=persons.xyxy - offset))
+        return replace(tracked, xyxy=tracked.xyxy + offset)
+
     def _begin(self, box: Floats) -> _Track:
         """A new track. ByteTrack names a track when it is seen the second time; the first time is given back here."""
         track = _Track()
@@ -107,6 +127,26 @@ class Tracker:
                     self._previous_frame, first.xyxy[best], int(first.class_id[best]), float(first.confidence[best])
                 )
         return track
+
+
+def camera_shift(before: Floats, after: Floats, reach: float) -> npt.NDArray[np.float64]:
+    """How far most boxes moved together, x and y in pixels: what a pan does to all of them at once.
+
+    `before` and `after` are float32 [n, 4] and [m, 4]; shifts longer than `reach` are not considered. Of the moves that
+    take a box to one of its nearest successors the one is chosen that explains the most boxes, the shortest of several.
+    """
+    if len(before) < 3 or len(after) < 3:
+        return np.zeros(2)
+    centres = (after[:, :2] + after[:, 2:]) / 2
+    moves = centres[None] - ((before[:, :2] + before[:, 2:]) / 2)[:, None]
+    lengths = np.linalg.norm(moves, axis=2)
+    nearest = np.argsort(lengths, axis=1)[:, :_NEAREST]
+    candidates = np.take_along_axis(moves, nearest[..., None], axis=1).reshape(-1, 2)
+    candidates = np.concatenate([np.zeros((1, 2)), candidates[np.linalg.norm(candidates, axis=1) <= reach]])
+    apart = np.abs(moves[None] - candidates[:, None, None]).max(axis=3)
+    explained = (apart.min(axis=2) < _SHIFT_RADIUS_PX).sum(axis=1)
+    best = int(np.argmax(explained - 0.01 * np.linalg.norm(candidates, axis=1)))
+    return np.asarray(np.median(moves[apart[best] < _SHIFT_RADIUS_PX], axis=0)) if explained[best] >= 3 else np.zeros(2)
 
 
 def _without_duplicates(detections: Detections, chosen: npt.NDArray[np.bool_]) -> sv.Detections:

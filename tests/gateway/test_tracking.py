@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.inference.outputs import Detections
-from gateway.tracking import BALL_ID, Tracker, Tracks
+from gateway.tracking import BALL_ID, Tracker, Tracks, camera_shift
 
 
 def detections(*rows: tuple[float, float, float, int]) -> Detections:
@@ -100,3 +100,27 @@ def test_nothing_seen_gives_no_rows() -> None:
     for frame in (0, 2, 4):
         tracking.update(frame, detections())
     assert len(tracking.finish(5).ids) == 0
+
+
+def _crowd(shift: float = 0.0) -> list[tuple[float, float, float, int]]:
+    places = np.random.default_rng(3).uniform((50, 200), (1200, 650), (15, 2))
+    return [(x + shift, y, 0.9, 2) for x, y in places]
+
+
+@pytest.mark.parametrize("shift", [0.0, 15.0, -80.0])
+def test_the_cameras_movement_is_what_most_boxes_share(shift: float) -> None:
+    before, after = detections(*_crowd()).xyxy, detections(*_crowd(shift)[2:], (5, 5, 0.9, 2)).xyxy
+    assert camera_shift(before, after, reach=200).tolist() == pytest.approx([shift, 0], abs=0.01)
+
+
+def test_a_shift_beyond_reach_or_of_too_few_boxes_is_none() -> None:
+    crowd = detections(*_crowd()).xyxy
+    assert not camera_shift(crowd[:2], crowd[:2] + 5, reach=100).any()
+    assert abs(camera_shift(crowd, crowd + 300, reach=100)).max() < 100
+
+
+def test_a_sudden_pan_loses_nobody() -> None:
+    tracking = tracker(stride=5)
+    for frame in range(0, 60, 5):
+        tracking.update(frame, detections(*_crowd(shift=-9.0 * max(0, frame - 20))))
+    assert set(tracking.finish(56).ids) == set(range(1, 16))
