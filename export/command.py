@@ -112,6 +112,8 @@ def export_models(
     """
     if not sources:
         raise ExportError("nothing to export: give weights for the player, the pitch or the ball.")
+    if options.target == "tensorrt":
+        tensorrt_engine.this_device()  # says what is missing before the weights are read
     console = console or Console(stderr=True)
     done = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -137,7 +139,8 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
         yield "writing ONNX"
         write_onnx(weights, network, options)
         size, rows = described(network)
-        if options.stored_precision != "fp32" and weights.form != "exported":
+        taken_as_it_is = weights.form == "exported" and options.target != "tensorrt"
+        if options.stored_precision != "fp32" and not taken_as_it_is:
             yield f"{options.stored_precision.upper()}"
             lower_precision(network, options, size)
         served = ServedModel(
@@ -182,7 +185,8 @@ def place(
     else:
         triton_model.write_model(served, network, options.out)
         file = options.out / role / triton_model.VERSION / triton_model.ONNX_FILE
-    precision = "as given" if weights.form == "exported" else options.stored_precision
+    taken_as_it_is = weights.form == "exported" and options.target != "tensorrt"
+    precision = "as given" if taken_as_it_is else options.stored_precision
     yield Exported(role, file, precision, batch, served.size, "; ".join(notes))
 
 

@@ -78,14 +78,16 @@ def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, outp
     before = traced(Preprocessing(), (*size, 3), torch.uint8, INPUT, "images")
     after = traced(tail, shape, torch.float32, "rows", output)
     opset = next(entry.version for entry in core.opset_import if entry.domain in ("", "ai.onnx"))
-    parts = [compose.add_prefix(core, "network/")]
-    parts += [version_converter.convert_version(part, opset) for part in (before, after)]
-    network, before, after = parts
+    before, after = (version_converter.convert_version(part, opset) for part in (before, after))
+    before = compose.add_prefix(before, "before/", rename_inputs=False)
+    network = compose.add_prefix(core, "network/")
+    after = compose.add_prefix(after, "after/", rename_outputs=False)
+    parts = (before, network, after)
     ir_version = max(part.ir_version for part in parts)
     for part in parts:
         part.ir_version = ir_version
-    merged = compose.merge_models(before, network, [("images", f"network/{source.name}")])
-    merged = compose.merge_models(merged, after, [(f"network/{result.name}", "rows")])
+    merged = compose.merge_models(before, network, [("before/images", f"network/{source.name}")])
+    merged = compose.merge_models(merged, after, [(f"network/{result.name}", "after/rows")])
     for value in (*merged.graph.input, *merged.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
     merged = tidy(merged)

@@ -54,7 +54,7 @@ def half_computed(model: ModelProto) -> ModelProto:
     The rest is everything after the last convolutions: box decoding, thresholds and suppression. Pixel coordinates over
     512 have steps of 0.5 px in FP16 and over 1024 of 1 px, so that decoding must not be rounded.
     """
-    result = copied(model)
+    result = whole_weights(model)
     graph = result.graph
     inside = network_nodes(result)
     constants = initializers(result)
@@ -89,6 +89,22 @@ def half_computed(model: ModelProto) -> ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return checked(tidy(result))
+
+
+def whole_weights(model: ModelProto) -> ModelProto:
+    """A copy of the model whose weights are FP32 constants, also where they were stored as FP16."""
+    result = copied(model)
+    constants = initializers(result)
+    nodes = []
+    for node in result.graph.node:
+        if node.op_type == "Cast" and node.input[0] in constants and node.attribute[0].i == FLOAT_TYPE:
+            values = numpy_helper.to_array(constants[node.input[0]]).astype(np.float32)
+            result.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        else:
+            nodes.append(node)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    return tidy(result)
 
 
 def network_nodes(model: ModelProto) -> set[str]:
@@ -155,6 +171,7 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -
             batch = next(self.batches, None)
             return None if batch is None else {model.graph.input[0].name: batch}
 
+    model = whole_weights(model)
     inside = network_nodes(model)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inside]
     with tempfile.TemporaryDirectory() as folder:

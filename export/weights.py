@@ -219,7 +219,7 @@ def described(
         shown = ", ".join(ordered[:8]) + (", ..." if len(ordered) > 8 else "")
         raise WeightsError(
             f"{path}: none of its classes ({shown}) is one of {', '.join(CLASS_NAMES)}. "
-            f"Say which is which: --class '{ordered[0]}=player'."
+            f"Say which is which: --map-class '{ordered[0]}=player'."
         )
     ignored = tuple(name for name, label in zip(ordered, class_map, strict=True) if label == IGNORED)
     return Weights(path, digest(path), task, form, model, class_map, ignored)

@@ -1,0 +1,183 @@
+"""The whole export: what it takes, what it refuses, and that Triton serves what it wrote."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from rich.console import Console
+from tritonclient import grpc as triton
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export import tensorrt_engine
+from export.command import ExportOptions, export_model, export_models
+from export.errors import ExportError, WeightsError
+from tests.export.networks import NAMES, SIZE, checkpoint, frames, run_onnxruntime
+from touchline.local_triton import LocalTriton
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "player": checkpoint("yolo11n", folder / "player.pt"),
+        "pitch": checkpoint("yolo11n-pose", folder / "pitch.pt"),
+        "ball": checkpoint("yolov8n", folder / "ball.pt", names={0: "Kugel"}),
+    }
+
+
+def run(role: str, source: Path, target: Any, out: Path, **options: Any) -> Path:
+    (*_, done) = export_model(role, source, ExportOptions(target, out, **options))
+    return Path(done.file)
+
+
+@pytest.mark.parametrize("role", ["player", "pitch"])
+def test_the_same_weights_give_the_same_bytes(role: str, weights: dict[str, Path], tmp_path: Path) -> None:
+    first = run(role, weights[role], "onnx", tmp_path / "a").read_bytes()
+    moved = tmp_path / "elsewhere.pt"
+    moved.write_bytes(weights[role].read_bytes())
+    second = run(role, moved, "onnx", tmp_path / "b").read_bytes()
+    assert first == second
+    assert str(tmp_path).encode() not in first and b".pt" not in first and b".py" not in first
+
+
+def test_triton_serves_what_was_written_under_strict_configs(weights: dict[str, Path], tmp_path: Path) -> None:
+    """LocalTriton runs the server with automatic configs off: a wrong config.pbtxt does not load."""
+    report = io.StringIO()
+    options = ExportOptions("openvino", tmp_path / "models", threads=1, confidence=0.5)
+    export_models(weights, options, Console(file=report, width=200))
+    for role in weights:
+        assert str(tmp_path / "models" / role / "1" / "model.onnx") in report.getvalue().replace("\n", "")
+    images = frames(3)
+    with LocalTriton(tmp_path / "models", log=tmp_path / "triton.log") as server:
+        server.wait_ready()
+        client = triton.InferenceServerClient(server.grpc_url)
+        for role, output in (("player", "detections"), ("pitch", "keypoints"), ("ball", "detections")):
+            tensor = triton.InferInput("frames", list(images.shape), "UINT8")
+            tensor.set_data_from_numpy(images)
+            answer = client.infer(role, [tensor]).as_numpy(output)
+            expected = run_onnxruntime(tmp_path / "models" / role / "1" / "model.onnx", images)
+            assert answer.shape == expected.shape
+            assert answer.any()
+            confidence = 4 if output == "detections" else 2
+            assert np.abs(answer - expected)[..., confidence].max() < 0.01
+        client.close()
+
+
+def test_a_ball_model_of_one_class_answers_class_0_whatever_its_name(weights: dict[str, Path], tmp_path: Path) -> None:
+    answer = run_onnxruntime(run("ball", weights["ball"], "onnx", tmp_path, confidence=0.5), frames(1))[0]
+    found = answer[answer[:, 4] > 0]
+    assert len(found) and not found[:, 5].any()
+
+
+def test_classes_are_mapped_by_name_and_unknown_ones_ignored(tmp_path: Path) -> None:
+    source = checkpoint("yolo11n", tmp_path / "mixed.pt", names={0: "main referee", 1: "flag", 2: "Player", 3: "ball"})
+    same = checkpoint("yolo11n", tmp_path / "same.pt", names=NAMES)
+    (*_, done) = export_model("player", source, ExportOptions("onnx", tmp_path / "mixed", confidence=0.5))
+    assert done.note == "ignored classes: flag"
+    mixed = run_onnxruntime(done.file, frames(2))
+    plain = run_onnxruntime(run("player", same, "onnx", tmp_path / "same", confidence=0.5), frames(2))
+    for ours, theirs in zip(mixed, plain, strict=True):
+        for theirs_label, label in ((0, 3), (2, 2), (3, 0)):
+            kept = theirs[(theirs[:, 4] > 0) & (theirs[:, 5] == theirs_label)]
+            renamed = ours[(ours[:, 4] > 0) & (ours[:, 5] == label)]
+            np.testing.assert_allclose(renamed[: len(kept), :5], kept[: len(renamed), :5], atol=1e-3)
+        assert not (ours[ours[:, 4] > 0, 5] == 1).any()
+
+
+@pytest.mark.parametrize(("role", "family"), [("player", "yolo11n"), ("player", "yolo26n"), ("pitch", "yolov8n-pose")])
+def test_an_onnx_file_of_ultralytics_answers_as_its_weights_do(role: str, family: str, tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    source = checkpoint(family, tmp_path / "model.pt")
+    raw = YOLO(source).export(format="onnx", dynamic=True, simplify=False, imgsz=list(SIZE), opset=17, verbose=False)
+    from_onnx = run_onnxruntime(run(role, Path(raw), "openvino", tmp_path / "a", confidence=0.5), frames(2))
+    options = {"confidence": 0.5, "nms_free": False}
+    from_weights = run_onnxruntime(run(role, source, "openvino", tmp_path / "b", **options), frames(2))
+    assert from_weights.any()
+    np.testing.assert_allclose(from_onnx, from_weights, atol=0.02)
+
+
+def test_an_exported_file_is_taken_as_it_is(weights: dict[str, Path], tmp_path: Path) -> None:
+    file = run("player", weights["player"], "onnx", tmp_path / "a")
+    again = run("player", file, "openvino", tmp_path / "b")
+    assert again.read_bytes() == file.read_bytes()
+    with pytest.raises(WeightsError, match=r"player\.onnx: a detect model cannot be the pitch model"):
+        run("pitch", file, "onnx", tmp_path / "c")
+
+
+def test_what_is_no_player_or_pitch_model(weights: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"no checkpoint")
+    with pytest.raises(WeightsError, match=r"broken\.pt: not a checkpoint that Ultralytics can load"):
+        run("player", broken, "onnx", tmp_path)
+    with pytest.raises(WeightsError, match=r"pitch\.pt: a pose model cannot be the player model.*pass it as that"):
+        run("player", weights["pitch"], "onnx", tmp_path)
+    person = checkpoint("yolo11n-pose", tmp_path / "person.pt", keypoints=17)
+    with pytest.raises(
+        WeightsError, match=r"person\.pt: a pose model with 17 keypoints\. The pitch has 32: train with"
+    ):
+        run("pitch", person, "onnx", tmp_path)
+    chess = checkpoint("yolo11n", tmp_path / "chess.pt", names={0: "rook", 1: "pawn"})
+    with pytest.raises(
+        WeightsError, match=r"chess\.pt: none of its classes \(rook, pawn\) is one of ball.*'rook=player'"
+    ):
+        run("player", chess, "onnx", tmp_path)
+    assert run("player", chess, "onnx", tmp_path, classes={"rook": "player"}).is_file()
+
+
+def test_a_segment_model_is_refused(tmp_path: Path) -> None:
+    import torch
+    from ultralytics.nn.tasks import SegmentationModel
+
+    model = SegmentationModel("yolo11n-seg.yaml", nc=4, verbose=False)
+    model.task = "segment"
+    torch.save({"model": model, "train_args": {}}, tmp_path / "seg.pt")
+    with pytest.raises(WeightsError, match=r"seg\.pt: a segment model\. Touchline serves detect models"):
+        run("player", tmp_path / "seg.pt", "onnx", tmp_path)
+
+
+def test_options_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="380x640: height and width must be multiples of 32"):
+        ExportOptions("onnx", tmp_path, size=(380, 640))
+    with pytest.raises(ExportError, match="int8 needs --calibration"):
+        ExportOptions("onnx", tmp_path, precision="int8")
+    with pytest.raises(ExportError, match="--opt-batch 16 must lie between 1 and --max-batch 8"):
+        ExportOptions("tensorrt", tmp_path, max_batch=8)
+    with pytest.raises(ExportError, match="nothing to export"):
+        export_models({}, ExportOptions("onnx", tmp_path))
+
+
+def test_the_tensorrt_flow_with_another_builder(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks: list[bytes] = []
+
+    def builder(network: bytes, options: tensorrt_engine.BuildOptions, timing_cache: Path) -> bytes:
+        networks.append(network)
+        assert (options.size, options.opt_batch, options.max_batch) == (SIZE, 16, 32)
+        return b"plan"
+
+    device = tensorrt_engine.Device("11.4.0", "NVIDIA L4", "8.9")
+    monkeypatch.setattr(tensorrt_engine, "this_device", lambda: device)
+    monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", builder)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "models"
+    plan = run("player", weights["player"], "tensorrt", out)
+    assert (plan, plan.read_bytes()) == (out / "player" / "1" / "model.plan", b"plan")
+    config = text_format.Parse((out / "player" / "config.pbtxt").read_text(), pb.ModelConfig())
+    assert config.platform == "tensorrt_plan"
+    (*_, second) = export_model("player", weights["player"], ExportOptions("tensorrt", out))
+    assert second.note == "unchanged, kept" and len(networks) == 1
+    assert b"NonMaxSuppression" not in networks[0], "static shapes only"
+
+
+def test_without_tensorrt_the_remedy_is_named(weights: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"needs TensorRT's Python package.*`export` service"):
+        export_models(weights, ExportOptions("tensorrt", tmp_path), Console(file=io.StringIO()))

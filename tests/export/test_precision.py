@@ -1,0 +1,122 @@
+"""Lower precision keeps the answers: FP16 within 1 px and 0.01, with FP32 where pixels are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto
+
+from demo.views import random_view
+from export.command import ExportOptions, export_model
+from export.precision import half_computed, half_stored, int8_quantized, network_nodes
+from tests.export.networks import checkpoint, frames, run_onnxruntime
+
+pytestmark = pytest.mark.export
+
+PROJECT = Path(__file__).parents[2]
+FAMILIES = ("yolov8n", "yolo11n", "yolo26n", "yolo11n-pose")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    role = "pitch" if "pose" in request.param else "player"
+    options = ExportOptions("onnx", folder, precision="fp32", confidence=0.5)
+    (*_, done) = export_model(role, checkpoint(request.param, folder / "weights.pt"), options)
+    return Path(done.file)
+
+
+def answers(model: ModelProto, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    file = folder / "other.onnx"
+    onnx.save(model, file)
+    return run_onnxruntime(file, images)
+
+
+def differences(
+    whole: npt.NDArray[np.float32], other: npt.NDArray[np.float32], over: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """How far each box or keypoint over a confidence is from its nearest in `other`: in pixels and in confidence."""
+    if whole.shape[2] == 3:
+        seen = whole[..., 2] > over
+        return np.abs(whole - other)[seen][:, :2].max(1), np.abs(whole - other)[seen][:, 2]
+    pixels, scores = [], []
+    for rows, others in zip(whole, other, strict=True):
+        for row in rows[rows[:, 4] > over]:
+            same = others[others[:, 5] == row[5]]
+            distance = np.abs(same[:, :4] - row[:4]).max(1)
+            pixels.append(distance.min())
+            scores.append(abs(same[distance.argmin(), 4] - row[4]))
+    return np.array(pixels), np.array(scores)
+
+
+@pytest.mark.parametrize("name", ["player", "pitch"])
+def test_fp16_keeps_what_the_bundled_models_see(name: str, tmp_path: Path) -> None:
+    """Every box over 0.3 within 1 px and 0.01, every keypoint over 0.3 within 1 px."""
+    file = PROJECT / "model_repository" / name / "1" / "model.onnx"
+    rng = np.random.default_rng(11)
+    images = np.stack([random_view(rng)[0] for _ in range(8)])
+    whole, other = run_onnxruntime(file, images), answers(half_computed(onnx.load(file)), tmp_path, images)
+    pixels, scores = differences(whole, other, 0.3)
+    print(f"{name}: {len(pixels)} seen, {pixels.max():.3f} px, {scores.max():.4f}")
+    assert len(pixels) > 40
+    assert pixels.max() < 1
+    assert scores.max() < 0.01
+
+
+@pytest.mark.parametrize("lower", [half_stored, half_computed])
+def test_fp16_of_every_family(lower: Callable[[ModelProto], ModelProto], exported: Path, tmp_path: Path) -> None:
+    """Random networks magnify every rounding, so this asks for the typical box; the bundled models answer for all."""
+    model = onnx.load(exported)
+    lowered = lower(model)
+    whole, other = run_onnxruntime(exported, frames(4)), answers(lowered, tmp_path, frames(4))
+    pixels, scores = differences(whole, other, 0.52 if whole.shape[2] == 6 else 0.0)
+    assert len(pixels) > 40
+    assert np.median(pixels) < 1
+    assert np.median(scores) < 0.01
+    assert len(lowered.SerializeToString()) < 0.6 * exported.stat().st_size
+
+
+def test_lowering_is_deterministic_and_leaves_its_input_alone(exported: Path) -> None:
+    model = onnx.load(exported)
+    before = model.SerializeToString(deterministic=True)
+    for lower in (half_stored, half_computed):
+        first, second = (lower(model).SerializeToString(deterministic=True) for _ in range(2))
+        assert first == second
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_pixels_are_counted_in_fp32(exported: Path) -> None:
+    """Convolutions are FP16, but no constant of the decoding (anchors, strides, thresholds) is."""
+    model = half_computed(onnx.load(exported))
+    assert {value.type.tensor_type.elem_type for value in model.graph.output} == {TensorProto.FLOAT}
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    inside = network_nodes(model)
+    assert 60 < len(inside) < len(model.graph.node)
+    for node in model.graph.node:
+        kinds = {types[name] for name in node.input if name in types}
+        assert node.name in inside or TensorProto.FLOAT16 not in kinds, node.name
+        assert node.op_type != "Conv" or node.name not in inside or kinds == {TensorProto.FLOAT16}, node.name
+
+
+def test_int8_quantizes_the_convolutions_symmetrically(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    calibration = (frame[None] for frame in frames(6, seed=3))
+    quantized = int8_quantized(model, calibration)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    pairs = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(pairs) > 30
+    assert all(not constants[node.input[2]].any() for node in pairs), "TensorRT takes no zero points but 0"
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    plain = [node for node in model.graph.node if node.op_type == "Conv" and node.name in network_nodes(model)]
+    fed = [
+        node
+        for node in quantized.graph.node
+        if node.op_type == "Conv" and makers.get(node.input[1], node).op_type == "DequantizeLinear"
+    ]
+    assert len(fed) == len(plain)
+    assert answers(quantized, tmp_path, frames(4)).shape == run_onnxruntime(exported, frames(4)).shape
