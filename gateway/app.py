@@ -17,6 +17,7 @@ from gateway.protocol.nonces import NonceStore
 from gateway.protocol.routes import add_error_answers, build_router
 from gateway.service import Service
 from gateway.settings import Settings
+from gateway.video.codec import choose_decoder
 from touchline import __version__
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 def build_app(settings: Settings) -> FastAPI:
     """The gateway. Raises StartupError when a setting or a file is wrong, before anything is listened on."""
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
+    nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
     metrics = Metrics()
     metagraph = Metagraph(settings)
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
@@ -36,7 +38,7 @@ def build_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
-            service = app.state.service = Service(settings, metrics, client)
+            service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
             app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey))
             background = [asyncio.create_task(service.watch_forever())]
             if settings.refresh_nodes:

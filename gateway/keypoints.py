@@ -30,9 +30,9 @@ Flags = npt.NDArray[np.bool_]
 
 
 def keypoints_of_every_frame(
-    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int, width: int, height: int
+    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int, size: tuple[int, int]
 ) -> Points:
-    """Keypoints float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen or outside the picture.
+    """Keypoints float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen or outside `size` (width, height).
 
     `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. A point is
     answered up to the inferred frames beside each one that shows it, and while it is lost for a short time; where a
@@ -46,7 +46,7 @@ def keypoints_of_every_frame(
     projected = np.stack([_without_outliers(points[index], seen[index], ground) for index in range(len(times))])
     points, known, shown = _completed(times, points, seen, projected)
     points = smooth_along_time(times, points, known)
-    return _interpolated(times, points, known, shown, frame_count=frame_count, size=(width, height))
+    return _interpolated(times, points, known, shown, frame_count=frame_count, size=size)
 
 
 def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:

@@ -22,6 +22,10 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.reused = Counter(
+            "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
+            registry=self.registry,
+        )  # fmt: skip
         self.stage_seconds = Histogram(
             "touchline_stage_seconds", "Time of the stages of an answered challenge; they overlap.", ["stage"],
             buckets=_SECONDS, registry=self.registry,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -32,11 +33,15 @@ from gateway.settings import Settings
 from gateway.tracking import Tracker, Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
-from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
+from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
 
+RESERVE_S = 0.5
+"""What is kept of the budget for the end: the last batch, tracking, JSON."""
+MAX_STRIDE = 25
+"""However late a challenge is, a frame of each second of usual video is inferred."""
 FIRST_BATCH = 2
 """Frames in the first slot; every next one is twice as large, up to BATCH_SIZE."""
 
@@ -64,6 +69,8 @@ class Answer:
 
     frame_count: int
     inferred_count: int
+    largest_stride: int
+    """FRAME_STRIDE, or what it grew to so that the answer came in time."""
     tracks: Tracks
     keypoints: npt.NDArray[np.float64]
     """float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen."""
@@ -108,6 +115,7 @@ class Pipeline:
         triton: Triton,
         models: ServedModels,
         pool: SlotPool,
+        nvdec: bool,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -115,6 +123,7 @@ class Pipeline:
         self.triton = triton
         self.models = models
         self.pool = pool
+        self._nvdec = nvdec
         # Two threads a challenge: one decodes while the other tracks.
         self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
 
@@ -157,10 +166,12 @@ class Pipeline:
     def _decoder(self, file: GrowingFile) -> Decoder:
         return Decoder(
             file,
+            size=(self.models.width, self.models.height),
             frame_stride=self.settings.frame_stride,
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
-            threads=os.cpu_count() or 1,
+            threads=len(os.sched_getaffinity(0)),
+            nvdec=self._nvdec,
         )
 
 
@@ -176,7 +187,8 @@ class _Run:
         self._started = time.perf_counter()
         self._times = StageTimes()
         self._inferring = _BusyClock()
-        self._inferred_count = 0
+        self._sent_count = self._inferred_count = 0
+        self._stride = self._settings.frame_stride
         # Slots of this challenge, so that no challenge takes the share of another.
         self._share = asyncio.Semaphore(self._settings.slots_per_challenge)
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
@@ -193,7 +205,7 @@ class _Run:
         tracks, keypoints = tracking.result()
         self._times.infer_s = self._inferring.busy_s
         self._times.total_s = self._elapsed()
-        return Answer(self._decoder.frame_count, self._inferred_count, tracks, keypoints, self._times)
+        return Answer(self._decoder.frame_count, self._inferred_count, self._stride, tracks, keypoints, self._times)
 
     async def _fetch(self) -> None:
         limit = self._settings.max_video_mb * 2**20
@@ -202,8 +214,6 @@ class _Run:
 
     async def _decode(self, info: VideoInfo, tasks: asyncio.TaskGroup) -> None:
         """Fill slot after slot and send each on its way; the first ones are small, for an early start."""
-        models = self._pipeline.models
-        letterbox = Letterbox(info.width, info.height, models.width, models.height)
         batch, last = FIRST_BATCH, False
         while not last:
             await self._share.acquire()
@@ -211,23 +221,24 @@ class _Run:
             try:
                 begun = time.perf_counter()
                 filled = await self._pipeline.in_thread(
-                    self._decoder.fill, slot.frames[:batch], letterbox, stop=self._decoder.stop
+                    self._decoder.fill, slot.frames[:batch], stop=self._decoder.stop
                 )
                 self._times.decode_s += time.perf_counter() - begun
             except BaseException:
                 self._give_back(slot)
                 raise
-            inference = tasks.create_task(self._infer(slot, filled, letterbox))
+            inference = tasks.create_task(self._infer(slot, filled, info))
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
             inference.add_done_callback(partial(self._give_back, slot))
             self._inferences.put_nowait(inference)
             self._pipeline.metrics.frames.labels("decoded").inc(filled.decoded)
-            self._inferred_count += len(filled.frame_numbers)
+            self._sent_count += len(filled.frame_numbers)
             batch, last = 2 * batch, filled.last
         self._inferences.put_nowait(None)
 
-    async def _infer(self, slot: Slot, filled: FilledSlot, letterbox: Letterbox) -> _InferredSlot:
+    async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo) -> _InferredSlot:
         """All models on one slot at the same time."""
+        letterbox = info.letterbox
         triton, count = self._pipeline.triton, len(filled.frame_numbers)
         with self._inferring:
             async with asyncio.TaskGroup() as requests:
@@ -237,6 +248,8 @@ class _Run:
                     ball = requests.create_task(triton.infer(BALL_MODEL, slot, count))
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)
+        self._inferred_count += count
+        self._keep_pace(info)
         low = min(LOW_SCORE, self._settings.confidence)
         detections = [detections_from_rows(rows, letterbox, min_score=low) for rows in player.result()]
         if self._pipeline.models.has_ball_model:
@@ -265,10 +278,18 @@ class _Run:
         count = self._decoder.frame_count
         tracks = await self._pipeline.in_thread(tracker.finish, count)
         points = await self._pipeline.in_thread(
-            keypoints_of_every_frame, pitch_numbers, keypoints, count, info.width, info.height
+            keypoints_of_every_frame, pitch_numbers, keypoints, count, info.letterbox.source_size
         )
         self._times.track_s += time.perf_counter() - begun
         return tracks, points
+
+    def _keep_pace(self, info: VideoInfo) -> None:
+        """Set the stride with which the rest of the video fits into CHALLENGE_BUDGET_S at the rate seen so far."""
+        left_s = self._settings.challenge_budget_s - RESERVE_S - self._elapsed()
+        affordable = self._inferred_count / self._elapsed() * left_s - (self._sent_count - self._inferred_count)
+        wanted = paced_stride(info.frames - self._decoder.frame_count, affordable, self._settings.frame_stride)
+        self._decoder.frame_stride = wanted
+        self._stride = max(self._stride, wanted)
 
     def _give_back(self, slot: Slot, _: asyncio.Task[_InferredSlot] | None = None) -> None:
         self._pipeline.pool.release(slot)
@@ -276,6 +297,13 @@ class _Run:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started
+
+
+def paced_stride(frames_left: int, affordable: float, least: int) -> int:
+    """The stride, from `least` to MAX_STRIDE, at which `frames_left` source frames cost `affordable` inferences."""
+    if frames_left <= 0:
+        return least
+    return min(MAX_STRIDE, max(least, math.ceil(frames_left / max(affordable, 1.0))))
 
 
 def _update(tracker: Tracker, inferred: _InferredSlot) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
@@ -21,10 +21,18 @@ WATCH_INTERVAL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Shared:
+    """An answer that is being computed or was, and how many wait for it."""
+
+    task: asyncio.Task[Answer]
+    waiting: int = 0
+
+
 class Service:
     """Owns the pipeline while Triton serves the models, and admits challenges to it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, client: httpx.AsyncClient) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, client: httpx.AsyncClient, *, nvdec: bool) -> None:
         self._settings = settings
         self._metrics = metrics
         self._client = client
@@ -36,6 +44,8 @@ class Service:
         self._why_not_ready: GatewayError = InferenceUnavailable(f"Triton at {settings.triton_url} was not asked yet")
         self._ready = False
         self._in_progress = 0
+        self._shared: dict[str, _Shared] = {}
+        self._nvdec = nvdec
         metrics.inference_ready.set_function(lambda: float(self._ready))
         metrics.in_progress.set_function(lambda: float(self._in_progress))
         metrics.slots.set_function(lambda: float(self._pipeline.pool.slot_count if self._pipeline else 0))
@@ -60,13 +70,49 @@ class Service:
         return "" if self._ready else str(self._why_not_ready)
 
     async def answer(self, video_url: str) -> Answer:
-        """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises."""
-        with self._place() as pipeline:
-            try:
-                return await pipeline.answer(video_url)
-            except InferenceUnavailable as error:
-                self._lost(error)
-                raise
+        """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
+
+        A video that is being answered, or was within ANSWER_CACHE_S, is not computed again.
+        """
+        shared = self._shared.get(video_url)
+        if shared is None:
+            place = self._take_place()
+            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._compute(place, video_url)))
+            shared.task.add_done_callback(partial(self._finished, video_url))
+        else:
+            self._metrics.reused.inc()
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting and not shared.task.done():
+                # Nobody is left to read it. The next one who asks starts anew.
+                del self._shared[video_url]
+                shared.task.cancel()
+
+    async def _compute(self, pipeline: Pipeline, video_url: str) -> Answer:
+        try:
+            return await pipeline.answer(video_url)
+        except InferenceUnavailable as error:
+            self._lost(error)
+            raise
+
+    def _finished(self, video_url: str, task: asyncio.Task[Answer]) -> None:
+        """Give the place back, forget a failed answer at once and a good one later."""
+        self._in_progress -= 1
+        failed = task.cancelled() or task.exception() is not None
+        wait_s = 0.0 if failed else self._settings.answer_cache_s
+
+        def forget() -> None:
+            shared = self._shared.get(video_url)
+            if shared is not None and shared.task is task:
+                del self._shared[video_url]
+
+        if wait_s:
+            asyncio.get_running_loop().call_later(wait_s, forget)
+        else:
+            forget()
 
     async def watch_forever(self) -> None:
         """Connect to Triton, and again whenever it was away."""
@@ -84,20 +130,22 @@ class Service:
 
     async def close(self) -> None:
         self._ready = False
+        under_way = [shared.task for shared in self._shared.values() if not shared.task.done()]
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
         await self._triton.close()
         self._drop_pipeline()
 
-    @contextmanager
-    def _place(self) -> Iterator[Pipeline]:
+    def _take_place(self) -> Pipeline:
+        """The pipeline, with one more challenge in progress; `_finished` gives the place back."""
         if not self._ready or self._pipeline is None:
             raise InferenceUnavailable(self.why_not_ready)
         if self._in_progress >= self._settings.concurrent_challenges:
             raise Busy(f"{self._in_progress} challenges are being worked on, MAX_CONCURRENT_CHALLENGES allows no more")
         self._in_progress += 1
-        try:
-            yield self._pipeline
-        finally:
-            self._in_progress -= 1
+        return self._pipeline
 
     async def _connect(self) -> None:
         models = await self._triton.discover()
@@ -113,7 +161,13 @@ class Service:
                 slot_shape=(batch, models.height, models.width, 3),
             )
             self._pipeline = Pipeline(
-                self._settings, self._metrics, client=self._client, triton=self._triton, models=models, pool=pool
+                self._settings,
+                self._metrics,
+                client=self._client,
+                triton=self._triton,
+                models=models,
+                pool=pool,
+                nvdec=self._nvdec,
             )
             self._models = models
         await self._triton.attach(self._pipeline.pool)

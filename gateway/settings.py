@@ -51,13 +51,20 @@ class Settings(BaseSettings):
     pitch_stride: int = Field(
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
     )
+    video_decoder: Literal["auto", "nvdec", "cpu"] = Field(
+        "auto", description="auto: NVDEC with DEVICE=cuda where the driver offers it, else the CPU."
+    )
     prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
     confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
     keypoint_confidence: float = Field(0.5, ge=0, le=1, description="Keypoints below are answered as not seen.")
     track_buffer_size: int = Field(30, ge=0, description="Source frames at 30 fps that a lost track is remembered.")
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
-    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 on a GPU, 1 on a CPU.")
+    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 on a GPU, 2 on a CPU.")
+    challenge_budget_s: float = Field(
+        12.0, gt=0, description="When the measured rate will not make it, the stride grows during the challenge."
+    )
+    answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
     challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
     download_timeout_s: float = Field(10.0, gt=0, description="Longest silence of the video's host.")
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
@@ -96,7 +103,7 @@ class Settings(BaseSettings):
 
     @property
     def concurrent_challenges(self) -> int:
-        return self.max_concurrent_challenges or (4 if self.on_gpu else 1)
+        return self.max_concurrent_challenges or (4 if self.on_gpu else 2)
 
     @property
     def hotkey_file(self) -> Path:

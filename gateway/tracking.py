@@ -20,7 +20,6 @@ MIN_DIOU = -0.3
 """Least DIoU (Zheng 2020: IoU less the squared centre distance over the squared enclosing diagonal) of one person."""
 FILL_GAP_S = 0.5
 """A track that comes back within this time is filled in between."""
-_CLAIM_IOU = 0.2
 _SHIFT_RADIUS_PX = 6.0
 _MAX_SHIFT_PX_PER_S = 1000.0
 _NEAREST = 4
@@ -29,11 +28,14 @@ _NEAREST = 4
 @dataclass(slots=True)
 class _Track:
     frame_numbers: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    """Which inferred frames they are, counted from 0."""
     boxes: list[Floats] = field(default_factory=list)
     votes: Floats = field(default_factory=lambda: np.zeros(4, np.float32))
 
-    def add(self, frame_number: int, box: Floats, class_id: int, score: float) -> None:
-        self.frame_numbers.append(frame_number)
+    def add(self, frame: tuple[int, int], box: Floats, class_id: int, score: float) -> None:
+        self.samples.append(frame[0])
+        self.frame_numbers.append(frame[1])
         self.boxes.append(box)
         self.votes[class_id] += score
 
@@ -63,21 +65,24 @@ class Tracker:
             minimum_iou_threshold=MIN_DIOU,
         )
         self._confidence = confidence
-        self._fill_gap = max(frame_stride, round(FILL_GAP_S * fps))
+        self._fill_gap = round(FILL_GAP_S * fps)
         self._tracks: dict[int, _Track] = {}
         self._ball = _Track()
         self._unclaimed = sv.Detections.empty()
+        self._sample = -1
         self._previous_frame = 0
         self._previous_boxes = np.empty((0, 4), np.float32)
-        self._camera = np.zeros(2)
+        self._shift = self._camera = np.zeros(2)
         self._fps = fps
 
     def update(self, frame_number: int, detections: Detections) -> None:
-        """Take the detections of the next inferred frame."""
+        """Take the detections of the next inferred frame; the distance to the last one may be any."""
+        self._sample += 1
+        this = (self._sample, frame_number)
         ball = (detections.classes == BALL) & (detections.scores >= self._confidence)
         if ball.any():
             best = int(np.argmax(np.where(ball, detections.scores, 0)))
-            self._ball.add(frame_number, detections.xyxy[best], BALL, float(detections.scores[best]))
+            self._ball.add(this, detections.xyxy[best], BALL, float(detections.scores[best]))
         persons = _without_duplicates(detections, detections.classes != BALL)
         tracked = self._associate(frame_number, persons)
         for box, score, class_id, track_id in zip(
@@ -87,7 +92,7 @@ class Tracker:
                 continue
             if int(track_id) not in self._tracks:
                 self._tracks[int(track_id)] = self._begin(box)
-            self._tracks[int(track_id)].add(frame_number, box, class_id, score)
+            self._tracks[int(track_id)].add(this, box, class_id, score)
         self._unclaimed = tracked[(tracked.tracker_id < 0) & (tracked.confidence >= self._confidence)]
         self._previous_frame = frame_number
 
@@ -109,23 +114,24 @@ class Tracker:
     def _associate(self, frame_number: int, persons: sv.Detections) -> sv.Detections:
         """ByteTrack on boxes from which the camera's own movement is taken, so that a fast pan does not lose them."""
         reach = _MAX_SHIFT_PX_PER_S * (frame_number - self._previous_frame) / self._fps
-        self._camera += camera_shift(self._previous_boxes, persons.xyxy, reach)
+        self._shift = camera_shift(self._previous_boxes, persons.xyxy, reach)
+        self._camera = self._camera + self._shift
         self._previous_boxes = persons.xyxy
         offset = np.tile(self._camera, 2).astype(np.float32)
-        tracked = self._byte_track.update(replace(persons, xyxy=persons.xyxy - offset))
+        still = replace(persons, xyxy=persons.xyxy - offset)
+        tracked = self._byte_track.update(still, timestamp=frame_number / self._fps)
         return replace(tracked, xyxy=tracked.xyxy + offset)
 
     def _begin(self, box: Floats) -> _Track:
         """A new track. ByteTrack names a track when it is seen the second time; the first time is given back here."""
         track = _Track()
         if len(self._unclaimed):
-            overlaps = sv.box_iou_batch(box[None], self._unclaimed.xyxy)[0]
-            best = int(np.argmax(overlaps))
-            if overlaps[best] >= _CLAIM_IOU:
-                first = self._unclaimed
-                track.add(
-                    self._previous_frame, first.xyxy[best], int(first.class_id[best]), float(first.confidence[best])
-                )
+            first = self._unclaimed
+            closeness = self._byte_track.iou.compute((box - np.tile(self._shift, 2))[None], first.xyxy)[0]
+            best = int(np.argmax(closeness))
+            if closeness[best] >= MIN_DIOU:
+                before = (self._sample - 1, self._previous_frame)
+                track.add(before, first.xyxy[best], int(first.class_id[best]), float(first.confidence[best]))
         return track
 
 
@@ -163,12 +169,16 @@ _Piece = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def _filled(track_id: int, class_id: int, track: _Track, fill_gap: int) -> _Piece:
-    """One row for every frame from the first to the last of the track, less gaps longer than `fill_gap` frames."""
+    """One row for every frame from the first to the last of the track.
+
+    Frames between two inferred ones that follow each other are always filled, losses of up to `fill_gap` frames too.
+    """
     numbers = np.array(track.frame_numbers)
     boxes = np.stack(track.boxes).astype(np.float64)
     every = np.arange(numbers[0], numbers[-1] + 1)
     after = np.searchsorted(numbers, every)
     gaps = np.diff(numbers, prepend=numbers[0])[after]
-    every = every[(gaps <= fill_gap) | (numbers[after] == every)]
+    skipped = np.diff(np.array(track.samples), prepend=track.samples[0])[after]
+    every = every[(gaps <= fill_gap) | (skipped <= 1) | (numbers[after] == every)]
     xyxy = np.stack([np.interp(every, numbers, boxes[:, column]) for column in range(4)], axis=1)
     return every, np.full(len(every), track_id), np.full(len(every), class_id), xyxy

@@ -48,6 +48,11 @@ class Letterbox:
     height: int
 
     @property
+    def source_size(self) -> tuple[int, int]:
+        """Width and height of the source frame, in pixels."""
+        return self.source_width, self.source_height
+
+    @property
     def gain(self) -> float:
         """Model pixels per source pixel."""
         return min(self.width / self.source_width, self.height / self.source_height)

@@ -37,7 +37,7 @@ def read_challenge(body: bytes) -> Challenge:
         raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
 
 
-def response_json(challenge_id: int | str, answer: Answer) -> bytes:
+def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> bytes:
     """The subnet's answer: every frame under its number, pixels of the source video with two decimals."""
     keypoints = np.round(answer.keypoints, 2).tolist()
     tracks = answer.tracks
@@ -56,6 +56,4 @@ def response_json(challenge_id: int | str, answer: Answer) -> bytes:
         }
         for number in range(answer.frame_count)
     ]
-    return orjson.dumps(
-        {"challenge_id": challenge_id, "processing_time": round(answer.times.total_s, 3), "frames": frames}
-    )
+    return orjson.dumps({"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": frames})

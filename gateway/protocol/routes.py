@@ -42,6 +42,7 @@ def build_router(
 
     @router.post("/soccer/challenge")
     async def challenge(request: Request) -> Response:
+        started = time.perf_counter()
         body = await _read_body(request)
         _admit(request, body)
         wanted = read_challenge(body)
@@ -51,15 +52,16 @@ def build_router(
             metrics.challenges.labels("client_gone").inc()
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
         begun = time.perf_counter()
-        content = await asyncio.to_thread(response_json, wanted.challenge_id, answer)
+        content = await asyncio.to_thread(response_json, wanted.challenge_id, answer, begun - started)
         respond_s = time.perf_counter() - begun
         _count(metrics, answer, respond_s)
         _log.info(
-            "challenge %s answered in %.2f s: %d frames, %d inferred, %.0f frames/s",
+            "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
             wanted.challenge_id,
             answer.times.total_s,
             answer.frame_count,
             answer.inferred_count,
+            answer.largest_stride,
             answer.frame_count / answer.times.total_s,
         )
         headers = {"Server-Timing": _server_timing(answer.times, respond_s)}

@@ -15,19 +15,11 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from gateway.errors import BadVideo, GatewayError
+from gateway.video.codec import decode, nvdec_context
 from gateway.video.download import GrowingFile
 from touchline.contract import LETTERBOX_GREY, Letterbox
 
 Frames = npt.NDArray[np.uint8]
-
-
-def _decode(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[av.VideoFrame]:
-    """All frames that can be decoded. A damaged packet costs its frames, as it does in a validator's own decoder."""
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except av.InvalidDataError:
-            continue
 
 
 class DecodingStopped(Exception):
@@ -49,22 +41,39 @@ class FilledSlot:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    width: int
-    height: int
+    """What the header says."""
+
+    letterbox: Letterbox
     fps: float
+    frames: int
+    """Number of frames, 0 when the header does not tell. An estimate: only decoding knows."""
 
 
 class Decoder:
-    """Decodes one video and samples it. Used by one thread at a time; `stop` may be called from any other."""
+    """Decodes one video and samples it. Used by one thread at a time; `stop` may be called from any other.
+
+    `size` is width and height of the model input. `frame_stride` may be changed while it decodes.
+    """
 
     def __init__(
-        self, file: GrowingFile, *, frame_stride: int, pitch_stride: int, max_frames: int, threads: int
+        self,
+        file: GrowingFile,
+        *,
+        size: tuple[int, int],
+        frame_stride: int,
+        pitch_stride: int,
+        max_frames: int,
+        threads: int,
+        nvdec: bool = False,
     ) -> None:
         self._file = file
-        self._frame_stride = frame_stride
+        self._size = size
+        self.frame_stride = frame_stride
         self._pitch_stride = pitch_stride
+        self._next_pitch = 0
         self._max_frames = max_frames
         self._threads = threads
+        self._nvdec = nvdec
         self._stopped = threading.Event()
         self._container: av.container.InputContainer | None = None
         self._samples: Iterator[tuple[int, av.VideoFrame]] = iter(())
@@ -83,22 +92,26 @@ class Decoder:
             stream = self._container.streams.video[0]
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = self._threads
-            self._samples = self._sample(self._container, stream)
+            source = stream.codec_context
+            if not (source.width and source.height):
+                raise BadVideo("the video's header names no picture size")
+            self._letterbox = Letterbox(source.width, source.height, *self._size)
+            context = nvdec_context(stream, *self._letterbox.content_size) if self._nvdec else None
+            self._samples = self._sample(decode(self._container, stream, context))
             self._pending = next(self._samples, None)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cause(error) from error
         if self._pending is None:
             raise BadVideo("the video has no frame that can be decoded")
-        _, first = self._pending
-        return VideoInfo(first.width, first.height, float(stream.average_rate or 25))
+        return VideoInfo(self._letterbox, float(stream.average_rate or 25), stream.frames)
 
-    def fill(self, slot: Frames, letterbox: Letterbox) -> FilledSlot:
+    def fill(self, slot: Frames) -> FilledSlot:
         """Write the next sampled frames into `slot`, uint8 [B, H, W, 3], the pitch model's frames first.
 
         Raises BadVideo when decoding fails, DecodingStopped after `stop`.
         """
         try:
-            return self._fill(slot, letterbox)
+            return self._fill(slot)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cause(error) from error
 
@@ -121,24 +134,23 @@ class Decoder:
     ) -> None:
         self.close()
 
-    def _sample(
-        self, container: av.container.InputContainer, stream: av.video.stream.VideoStream
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _sample(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Every FRAME_STRIDE-th frame and the last one, which spares the end of the video an extrapolation."""
         frame: av.VideoFrame | None = None
-        number = -1
-        for number, frame in enumerate(_decode(container, stream)):
+        number, sampled = -1, -self.frame_stride
+        for number, frame in enumerate(frames):
             if self._stopped.is_set():
                 raise DecodingStopped
             if number >= self._max_frames:
                 raise BadVideo(f"the video has more than MAX_VIDEO_FRAMES ({self._max_frames}) frames")
             self.frame_count = number + 1
-            if number % self._frame_stride == 0:
+            if number - sampled >= self.frame_stride:
+                sampled = number
                 yield number, frame
-        if frame is not None and number % self._frame_stride != 0:
+        if frame is not None and number != sampled:
             yield number, frame
 
-    def _fill(self, slot: Frames, letterbox: Letterbox) -> FilledSlot:
+    def _fill(self, slot: Frames) -> FilledSlot:
         pitch_numbers: list[int] = []
         other_numbers: list[int] = []
         decoded_before = self._counted
@@ -146,12 +158,13 @@ class Decoder:
         while self._pending is not None and len(pitch_numbers) < back:
             number, frame = self._pending
             upcoming = next(self._samples, None)
-            if number % self._pitch_stride == 0 or upcoming is None:
-                self._write(frame, slot[len(pitch_numbers)], letterbox)
+            if number >= self._next_pitch or upcoming is None:
+                self._write(frame, slot[len(pitch_numbers)])
                 pitch_numbers.append(number)
+                self._next_pitch = number + self._pitch_stride
             else:
                 back -= 1
-                self._write(frame, slot[back], letterbox)
+                self._write(frame, slot[back])
                 other_numbers.insert(0, number)
             self._pending = upcoming
         if other_numbers and len(pitch_numbers) < back:
@@ -164,15 +177,15 @@ class Decoder:
             last=self._pending is None,
         )
 
-    def _write(self, frame: av.VideoFrame, target: Frames, letterbox: Letterbox) -> None:
+    def _write(self, frame: av.VideoFrame, target: Frames) -> None:
         """Scale `frame` and copy it into `target`, uint8 [H, W, 3]: the one copy after the scaler."""
-        width, height = letterbox.content_size
-        left, top = letterbox.offset
+        width, height = self._letterbox.content_size
+        left, top = self._letterbox.offset
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
         plane = scaled.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * 3]
-        if (height, width) != target.shape[:2]:
-            target[:] = LETTERBOX_GREY
+        target[:top] = target[top + height :] = LETTERBOX_GREY
+        target[top : top + height, :left] = target[top : top + height, left + width :] = LETTERBOX_GREY
         target[top : top + height, left : left + width] = rows.reshape(height, width, 3)
 
     def _cause(self, error: Exception) -> Exception:

@@ -29,7 +29,7 @@ def truth() -> np.ndarray:
 
 def answer(observed: np.ndarray, stride: int) -> np.ndarray:
     numbers = sorted({*range(0, FRAMES, stride), FRAMES - 1})
-    return keypoints_of_every_frame(numbers, [observed[n].astype(np.float32) for n in numbers], FRAMES, WIDTH, HEIGHT)
+    return keypoints_of_every_frame(numbers, [observed[n].astype(np.float32) for n in numbers], FRAMES, (WIDTH, HEIGHT))
 
 
 def errors(answered: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_a_point_on_a_line_in_time_is_not_moved() -> None:
 
 
 def test_nothing_inferred_or_seen() -> None:
-    assert not keypoints_of_every_frame([], [], 3, WIDTH, HEIGHT).any()
+    assert not keypoints_of_every_frame([], [], 3, (WIDTH, HEIGHT)).any()
     assert not answer(np.zeros((FRAMES, 32, 2)), 10).any()
 
 

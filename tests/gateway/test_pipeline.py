@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.pipeline import paced_stride
 from tests.support.gateway import Traces, error_of, regions, running_gateway, settled
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_audio, make_video
@@ -216,6 +217,66 @@ async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path
             await gateway.until_ready()
             assert (await gateway.challenge(videos["fine"])).status_code == 200
         assert regions() == known_regions
+
+
+async def test_the_stride_grows_when_time_runs_out(videos: dict[str, str], tmp_path: Path) -> None:
+    """600 frames at 20 ms an inference do not fit into the budget: fewer are inferred, all are answered."""
+    with LocalTriton(write_quick_models(tmp_path / "models", delay_s=0.02), log=tmp_path / "log") as triton:
+        triton.wait_ready()
+        async with running_gateway(tmp_path, triton.grpc_url, challenge_budget_s=2.5) as gateway:
+            frames = (await gateway.challenge(videos["long"])).json()["frames"]
+            metrics = (await gateway.client.get(f"{gateway.url}/metrics")).text
+    assert [frame["frame_number"] for frame in frames] == list(range(600))
+    assert all(len(frame["objects"]) == 3 for frame in frames)
+    inferred = next(line for line in metrics.splitlines() if line.startswith('touchline_frames_total{kind="inferred"}'))
+    assert 24 <= float(inferred.split()[1]) < 250
+
+
+@pytest.mark.parametrize(
+    ("frames_left", "affordable", "expected"), [(700, 1000, 2), (700, 350, 2), (700, 100, 7), (700, -5, 25), (0, 0, 2)]
+)
+def test_paced_stride(frames_left: int, affordable: float, expected: int) -> None:
+    assert paced_stride(frames_left, affordable, 2) == expected
+
+
+async def test_the_same_video_is_computed_once(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1) as gateway:
+        before = Traces.of(gateway)
+        bodies = [challenge_body(videos["fine"], f"c-{index}") for index in range(3)]
+        answers = await asyncio.gather(*(gateway.post(body) for body in bodies))
+        answers.append(await gateway.post(challenge_body(videos["fine"], "c-3")))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert [answer.json()["challenge_id"] for answer in answers] == ["c-0", "c-1", "c-2", "c-3"]
+        assert len({json.dumps(answer.json()["frames"]) for answer in answers}) == 1
+        metrics = (await gateway.client.get(f"{gateway.url}/metrics")).text
+        assert 'touchline_frames_total{kind="decoded"} 61.0' in metrics
+        assert "touchline_answers_reused_total 3.0" in metrics
+        assert await settled(gateway, before) == before
+
+
+async def test_a_failed_answer_is_not_kept(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path, web: tuple[str, Path]
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        url = f"{web[0]}/late.mp4"
+        assert (await gateway.challenge(url)).status_code == 502
+        make_video(web[1] / "late.mp4", 5)
+        assert (await gateway.challenge(url)).status_code == 200
+
+
+async def test_one_who_leaves_does_not_take_the_answer_from_another(videos: dict[str, str], tmp_path: Path) -> None:
+    with LocalTriton(write_quick_models(tmp_path / "models", delay_s=0.01), log=tmp_path / "log") as triton:
+        triton.wait_ready()
+        async with running_gateway(tmp_path, triton.grpc_url) as gateway:
+            leaving = asyncio.create_task(gateway.challenge(videos["fine"]))
+            while gateway.service._in_progress == 0:
+                await asyncio.sleep(0.01)
+            staying = asyncio.create_task(gateway.challenge(videos["fine"]))
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            assert (await staying).status_code == 200
 
 
 async def test_one_too_many(

@@ -5,19 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 
-from gateway.errors import BadVideo, DownloadFailed
+from gateway.errors import BadVideo, DownloadFailed, StartupError
+from gateway.video import codec
+from gateway.video import decode as decode_module
 from gateway.video.decode import Decoder, DecodingStopped
 from gateway.video.download import GrowingFile
 from tests.support.videos import make_video, read_number
 from touchline.contract import LETTERBOX_GREY, Letterbox
 
 
-def decoder(file: GrowingFile, **values: int) -> Decoder:
-    return Decoder(file, **({"frame_stride": 2, "pitch_stride": 6, "max_frames": 1000, "threads": 2} | values))
+def decoder(file: GrowingFile, **values: Any) -> Decoder:
+    return Decoder(
+        file, **({"size": (160, 96), "frame_stride": 2, "pitch_stride": 6, "max_frames": 1000, "threads": 2} | values)
+    )
 
 
 def whole_file(path: Path) -> GrowingFile:
@@ -27,16 +33,15 @@ def whole_file(path: Path) -> GrowingFile:
     return file
 
 
-def decode_all(path: Path, batch: int, **values: int) -> list[tuple[list[int], int, list[int]]]:
+def decode_all(path: Path, batch: int, **values: Any) -> list[tuple[list[int], int, list[int]]]:
     """(frame numbers, pitch count, numbers read from the pictures) of every slot."""
     slots = []
     with whole_file(path) as file, decoder(file, **values) as decoding:
-        info = decoding.open()
-        letterbox = Letterbox(info.width, info.height, 160, 96)
+        decoding.open()
         last = False
         while not last:
             slot = np.full((batch, 96, 160, 3), 7, np.uint8)
-            filled = decoding.fill(slot, letterbox)
+            filled = decoding.fill(slot)
             seen = [read_number(slot[index]) for index in range(len(filled.frame_numbers))]
             slots.append((list(filled.frame_numbers), filled.pitch_count, seen))
             last = filled.last
@@ -67,9 +72,9 @@ def test_each_picture_has_its_number(
 def test_the_frame_lies_letterboxed_in_the_input(tmp_path: Path) -> None:
     with whole_file(make_video(tmp_path / "v.mp4", 3, width=320, height=180)) as file, decoder(file) as decoding:
         info = decoding.open()
-        assert (info.width, info.height, info.fps) == (320, 180, 25)
+        assert (info.letterbox, info.fps, info.frames) == (Letterbox(320, 180, 160, 96), 25, 3)
         slot = np.zeros((4, 96, 160, 3), np.uint8)
-        decoding.fill(slot, Letterbox(320, 180, 160, 96))
+        decoding.fill(slot)
     assert (slot[0, :3] == LETTERBOX_GREY).all()
     assert (slot[0, 93:] == LETTERBOX_GREY).all()
     assert slot[0, 3:93].max() < 40
@@ -80,9 +85,9 @@ def test_reading_goes_along_with_the_download(tmp_path: Path) -> None:
     with GrowingFile() as file, decoder(file) as decoding:
         file.expect(len(data))
         file.append(data[: len(data) // 2])
-        info = decoding.open()
+        decoding.open()
         slot = np.zeros((8, 96, 160, 3), np.uint8)
-        filled = decoding.fill(slot, Letterbox(info.width, info.height, 160, 96))
+        filled = decoding.fill(slot)
         assert len(filled.frame_numbers) == 8
         assert file.written < len(data)
 
@@ -135,3 +140,44 @@ def test_a_growing_file_reads_what_was_written_and_waits_for_the_rest() -> None:
         assert file.seek(-10, 2) == 990
         assert file.read() == data[-10:]
         assert file.tell() == 1000
+
+
+def test_the_stride_may_grow_on_the_way(tmp_path: Path) -> None:
+    with whole_file(make_video(tmp_path / "v.mp4", 60)) as file, decoder(file) as decoding:
+        decoding.open()
+        slot = np.zeros((5, 96, 160, 3), np.uint8)
+        first = decoding.fill(slot)
+        decoding.frame_stride = 10
+        second = decoding.fill(slot)
+        assert sorted(first.frame_numbers) == [0, 2, 4, 6, 8]
+        # One frame was decoded ahead, since the last of a video is always inferred.
+        assert sorted(second.frame_numbers) == [10, 20, 30, 40, 50]
+        assert [read_number(image) for image in slot] == list(second.frame_numbers)
+        assert second.pitch_count == 4
+
+
+def test_a_decoder_of_its_own_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way NVDEC goes, with a CPU decoder behind the seam."""
+
+    def cpu_context(stream: av.video.stream.VideoStream, width: int, height: int) -> av.CodecContext:
+        context = av.CodecContext.create("h264", "r")
+        context.extradata = stream.codec_context.extradata
+        return context
+
+    path = make_video(tmp_path / "v.mp4", 31)
+    expected = decode_all(path, 8)
+    monkeypatch.setattr(decode_module, "nvdec_context", cpu_context)
+    assert decode_all(path, 8, nvdec=True) == expected
+
+
+def test_nvdec_is_chosen_only_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "nvdec_works", lambda: True)
+    assert (codec.choose_decoder("auto"), codec.choose_decoder("cpu")) == ("nvdec", "cpu")
+    monkeypatch.setattr(codec, "nvdec_works", lambda: False)
+    assert codec.choose_decoder("auto") == "cpu"
+    with pytest.raises(StartupError, match="VIDEO_DECODER"):
+        codec.choose_decoder("nvdec")
+
+
+def test_every_nvdec_decoder_is_in_this_ffmpeg() -> None:
+    assert set(codec.NVDEC.values()) <= av.codecs_available
