@@ -154,7 +154,7 @@ def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) 
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
     settings.builder_optimization_level = options.level
     profile = builder.create_optimization_profile()
-    low, best, high = ((batch, *options.size, 3) for batch in (1, options.opt_batch, options.max_batch))
+    low, best, high = (trt.Dims([batch, *options.size, 3]) for batch in (1, options.opt_batch, options.max_batch))
     profile.set_shape(INPUT, low, best, high)
     settings.add_optimization_profile(profile)
     known = timing_cache.read_bytes() if timing_cache.is_file() else b""

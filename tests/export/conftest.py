@@ -16,7 +16,14 @@ STANDINS = Path(__file__).parents[1] / "standins"
 if importlib.util.find_spec("torch") and not importlib.util.find_spec("torchvision"):
     sys.path.append(str(STANDINS))
 if not importlib.util.find_spec("torch"):
-    collect_ignore = ["test_suppression.py", "test_parity.py", "test_command.py", "test_precision.py", "networks.py"]
+    collect_ignore = [
+        "test_suppression.py",
+        "test_parity.py",
+        "test_command.py",
+        "test_precision.py",
+        "test_tensorrt_names.py",
+        "networks.py",
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)
