@@ -41,12 +41,17 @@ triton-env: .venv-triton/.ready ## the local Triton's environment alone
 	@$(BIN)/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
-# torch comes by pip: it takes the CPU build where pip's configuration offers one, else the CUDA build.
-.venv-export/.ready: requirements/export.txt | .venv/.ready
+# torch comes by pip: it takes the CPU build where pip's configuration offers one, else the CUDA build. torchvision must
+# fit it: where only the CUDA one is to be had beside a CPU torch it does not load and is taken away again; the tests
+# then use a stand-in, and exporting .pt files asks for one that fits.
+.venv-export/.ready: requirements/gateway.txt requirements/dev.txt requirements/export.txt requirements/export-tensorrt.txt | .venv/.ready
 	@$(PYTHON) -m venv .venv-export
 	@echo "installing the export environment"
 	@.venv-export/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
-	@$(BIN)/uv pip install --python .venv-export/bin/python --no-deps --require-hashes -r requirements/export.txt
+	@.venv-export/bin/python -m pip install -q --disable-pip-version-check --no-deps torchvision==0.28.0
+	@$(BIN)/uv pip install --python .venv-export/bin/python --no-deps --require-hashes -r requirements/gateway.txt -r requirements/dev.txt -r requirements/export.txt
+	@.venv-export/bin/python -c 'import numpy, torchvision' 2>/dev/null || .venv-export/bin/python -m pip uninstall -q -y torchvision
+	@$(BIN)/uv pip install -q --target .venv-export/tensorrt --no-deps --require-hashes -r requirements/export-tensorrt.txt
 	@$(BIN)/uv pip install -q --python .venv-export/bin/python --no-deps -e .
 	@touch $@
 
@@ -59,7 +64,8 @@ requirements: .venv/.ready ## compile the pinned requirements anew
 	$(COMPILE) --override requirements/overrides.txt requirements/gateway.in -o requirements/gateway.txt
 	$(COMPILE) --constraint requirements/gateway.txt requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/triton.in -o requirements/triton.txt
-	$(COMPILE) --override requirements/overrides.txt requirements/export.in -o requirements/export.txt
+	$(COMPILE) --override requirements/export-overrides.txt requirements/export.in -o requirements/export.txt
+	$(COMPILE) --no-deps requirements/export-tensorrt.in -o requirements/export-tensorrt.txt
 
 clean: ## remove the environments and all that was made
 	rm -rf .venv .venv-triton .venv-export out .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from export import tensorrt_engine, triton_model
 from export.errors import ExportError, MissingPackageError
-from export.triton_model import ServedModel
+from export.triton_model import CpuPrecision, ServedModel
 from export.weights import Weights, digest, load, quiet_ultralytics
 from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS
 
@@ -51,7 +51,7 @@ class ExportOptions:
     nms_free: bool = True
     instances: int = 1
     threads: int = 0
-    cpu_precision: Literal["f32", "bf16"] = "f32"
+    cpu_precision: CpuPrecision = "auto"
     queue_delay_us: int | None = None
     level: int = 3
     workspace_gib: float = 4.0

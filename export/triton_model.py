@@ -10,6 +10,7 @@ from typing import Any, Literal
 from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
 
 Engine = Literal["tensorrt", "openvino", "onnxruntime"]
+CpuPrecision = Literal["auto", "f32", "bf16"]
 
 VERSION = "1"
 ONNX_FILE = "model.onnx"
@@ -25,7 +26,7 @@ class ServedModel:
     that Triton waits for, at most `queue_delay_us` microseconds; they and 1 are also what CUDA graphs are captured for.
     A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
     Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
-    `threads` (0: all cores) and `cpu_precision` ("f32", or "bf16" where the CPU has it) are for the CPU engines.
+    `threads` (0: all cores) and `cpu_precision` ("auto": bf16 where the CPU computes it natively) are for CPU engines.
     """
 
     name: str
@@ -39,7 +40,7 @@ class ServedModel:
     max_queue: int = 0
     instances: int = 1
     threads: int = 0
-    cpu_precision: Literal["f32", "bf16"] = "f32"
+    cpu_precision: CpuPrecision = "auto"
 
     @property
     def on_gpu(self) -> bool:

@@ -45,7 +45,9 @@ class Settings(BaseSettings):
         default_factory=lambda: "cuda" if _NVIDIA_DEVICE.exists() else "cpu",
         description="What the host has; decides the defaults below and where videos are decoded. Default: detected.",
     )
-    img_size: int = Field(640, description="Width of the model input that is expected; the served model decides.")
+    img_size: int = Field(
+        640, description="Width of the model input you expect; the served models decide, and a difference is logged."
+    )
     batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 8 on a CPU.")
     frame_stride: int = Field(2, ge=1, le=50, description="Every n-th frame is inferred, the others are interpolated.")
     pitch_stride: int = Field(

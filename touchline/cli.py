@@ -23,6 +23,21 @@ class ExportTarget(StrEnum):
     onnx = "onnx"
 
 
+class CpuPrecision(StrEnum):
+    """Arithmetic of the CPU engines."""
+
+    auto = "auto"
+    f32 = "f32"
+    bf16 = "bf16"
+
+
+class Suppression(StrEnum):
+    """Forms of non-maximum suppression in the graph."""
+
+    operator = "operator"
+    rounds = "rounds"
+
+
 class ExportPrecision(StrEnum):
     """Precisions that `touchline export` writes."""
 
@@ -176,6 +191,18 @@ def export(  # noqa: PLR0917
     max_detections: Annotated[int, typer.Option(help="Boxes a frame.")] = 150,
     instances: Annotated[int, typer.Option(help="Model instances, per GPU on a GPU.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of a CPU engine; 0: all it may use.")] = 0,
+    cpu_precision: Annotated[CpuPrecision, typer.Option(help="auto: bf16 where the CPU computes it natively.")] = (
+        CpuPrecision.auto
+    ),
+    suppression: Annotated[
+        Suppression | None,
+        typer.Option(
+            help="How overlapping boxes go: ONNX's operator, or static rounds. Default: what the target takes."
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option(help="Best boxes of a frame that suppression by rounds looks at.")] = 300,
+    rounds: Annotated[int, typer.Option(help="Rounds of suppression.")] = 16,
+    nms_free: Annotated[bool, typer.Option(help="Use a head that needs no suppression where there is one.")] = True,
     queue_delay_us: Annotated[
         int | None, typer.Option(help="Longest wait for a fuller batch, in microseconds.")
     ] = None,
@@ -210,6 +237,11 @@ def export(  # noqa: PLR0917
             max_detections=max_detections,
             instances=instances,
             threads=threads,
+            cpu_precision=cpu_precision.value,
+            suppression=suppression.value if suppression else None,
+            candidates=candidates,
+            rounds=rounds,
+            nms_free=nms_free,
             queue_delay_us=queue_delay_us,
             level=level,
             workspace_gib=workspace_gib,

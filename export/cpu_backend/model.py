@@ -1,7 +1,8 @@
 """Triton's Python backend for a CPU: runs the model.onnx beside this file with OpenVINO or ONNX Runtime.
 
 Copied into a model directory by the exporter and loaded by Triton alone, so it imports nothing of the project.
-Parameters in config.pbtxt: engine (openvino | onnxruntime), threads (0: all cores), precision (f32 | bf16).
+Parameters in config.pbtxt: engine (openvino | onnxruntime), threads (0: all cores it may use), precision (f32 | bf16 |
+auto: bf16 where the CPU computes it natively, which halves the time).
 
 Frames run one by one, as many at a time as the engine has streams: on a CPU a batch only pushes the activations out of
 the caches, and a fixed batch of one needs no new plan for each batch size that Triton forms.
@@ -10,6 +11,7 @@ the caches, and a fixed batch of one needs no new plan for each batch size that 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,13 +76,14 @@ def openvino_engine(path: Path, threads: int, precision: str) -> Infer:
     core = openvino.Core()
     model = core.read_model(path)
     model.reshape({0: [1, *(int(dim.get_length()) for dim in model.input(0).partial_shape[1:])]})
-    config = {
+    config: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
         # Several models share the cores: pinned, they would all sit on the first ones.
         "ENABLE_CPU_PINNING": False,
     }
+    if precision != "auto":
+        config["INFERENCE_PRECISION_HINT"] = precision
     queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config))
     queue.set_callback(lambda request, row: np.copyto(row, request.get_output_tensor(0).data))
 
@@ -99,7 +102,7 @@ def onnxruntime_engine(path: Path, threads: int, precision: str) -> Infer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
