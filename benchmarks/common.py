@@ -1,0 +1,210 @@
+"""What the benchmarks share: arguments, cores, the clip, PyAV on its own, readings of other processes, the report."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import Interpolation, VideoReformatter
+from rich.console import Console
+from rich.table import Table
+
+from demo.clip import ClipPaths, make_clip
+from demo.match import Match
+from touchline.contract import DEFAULT_SIZE, Letterbox
+from touchline.progress import progress_bar
+
+NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600", "ADAPTIVE_STRIDE": "false"}
+"""Settings under which a stride stays what it is, however slow the machine: for comparisons of the same work."""
+EVERY_FRAME = {"FRAME_STRIDE": "1", "PITCH_STRIDE": "1", **NO_LIMITS}
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_counter = itertools.count(time.time_ns() % 1_000_000_000)
+
+
+def parser(description: str | None, *, runs: int = 5, cores: int = 2) -> argparse.ArgumentParser:
+    """A parser with the arguments of every benchmark."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--runs", type=int, default=runs, help="measured repetitions, after one that warms up")
+    made.add_argument("--cores", type=int, default=cores, help="cores for all processes of the benchmark together")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    return made
+
+
+def take_cores(count: int) -> int:
+    """Restrict this process, and every one it starts from now on, to `count` cores; how many it got."""
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    os.sched_setaffinity(0, cores)
+    return len(cores)
+
+
+def demo_clip(console: Console, match: Match | None = None, directory: Path = Path("out/clip")) -> ClipPaths:
+    """The clip of `make demo`, made now if it is not there. Call it before take_cores: rendering takes minutes."""
+    with progress_bar(console, "synthetic match") as advance:
+        return make_clip(directory, match or Match(), advance)
+
+
+def fresh(url: str) -> str:
+    """The same file under a URL that was never asked for: the gateway computes a URL once."""
+    return f"{url}?n={next(_counter)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a piece of work took."""
+
+    elapsed_s: float
+    cpu_s: float
+    """CPU time of all threads of the process."""
+
+
+def decode_and_scale(
+    video: Path, stride: int = 1, size: tuple[int, int] = DEFAULT_SIZE, threads: int | None = None
+) -> tuple[int, Spent]:
+    """Decode every frame with PyAV in this process and scale each `stride`-th and the last as the gateway does; frames.
+
+    Frame threads on every core this process may use, bilinear scaling to RGB. Nothing is copied or kept.
+    """
+    began, cpu = time.perf_counter(), time.process_time()
+    frames = sum(1 for _ in scaled_frames(video, stride, size, threads))
+    return frames, Spent(time.perf_counter() - began, time.process_time() - cpu)
+
+
+def scaled_frames(
+    video: Path, stride: int = 1, size: tuple[int, int] = DEFAULT_SIZE, threads: int | None = None
+) -> Iterator[av.VideoFrame | None]:
+    """Every frame of the video, decoded; scaled into the letterbox of `size` (height, width) where it is sampled."""
+    reformatter = VideoReformatter()
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads or len(os.sched_getaffinity(0))
+        letterbox = Letterbox(stream.width, stream.height, size[1], size[0])
+        width, height = letterbox.content_size
+        frame = None
+        for number, frame in enumerate(container.decode(stream)):
+            sampled = number % stride == 0
+            yield (
+                reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+                if sampled
+                else None
+            )
+        if frame is not None and not sampled:
+            reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+
+
+def letterboxed(video: Path, count: int, size: tuple[int, int] = DEFAULT_SIZE) -> npt.NDArray[np.uint8]:
+    """The first `count` frames of a video as model input, uint8 [count, H, W, 3], from the start again when it ends."""
+    frames = np.full((count, *size, 3), 114, np.uint8)
+    done = 0
+    while done < count:
+        before = done
+        for scaled in itertools.islice(scaled_frames(video, 1, size), count - done):
+            image = scaled.to_ndarray()  # type: ignore[union-attr]  stride 1 scales every frame
+            top, left = (size[0] - image.shape[0]) // 2, (size[1] - image.shape[1]) // 2
+            frames[done, top : top + image.shape[0], left : left + image.shape[1]] = image
+            done += 1
+        if done == before:
+            raise ValueError(f"{video} has no frame that can be decoded")
+    return frames
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, all its threads, those that ended included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def status_mib(pid: int, field: str) -> float:
+    """A field of /proc/PID/status that is given in kB, such as VmHWM (peak RSS), in MiB."""
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if match is None:
+        raise ValueError(f"/proc/{pid}/status has no {field}")
+    return int(match[1]) / 1024
+
+
+def prometheus(url: str, name: str) -> dict[str, float]:
+    """A series of a /metrics page: the values by their labels, as the page writes them."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  a loopback address of this benchmark
+        text = answer.read().decode()
+    return {
+        match[1] or "": float(match[2])
+        for match in re.finditer(rf"^{re.escape(name)}(?:{{([^}}]*)}})? (\S+)$", text, re.MULTILINE)
+    }
+
+
+def alternate(runs: int, variants: dict[str, Callable[[], Any]], console: Console) -> dict[str, list[Any]]:
+    """Run each variant once to warm up, then all of them in turn, `runs` times; what the measured runs returned."""
+    results: dict[str, list[Any]] = {name: [] for name in variants}
+    total = (runs + 1) * len(variants)
+    with progress_bar(console, "measuring", "runs") as advance:
+        for done, (run, (name, variant)) in enumerate(itertools.product(range(runs + 1), variants.items()), start=1):
+            result = variant()
+            if run:
+                results[name].append(result)
+            advance(done, total)
+    return results
+
+
+def median(values: Sequence[float]) -> float:
+    return float(statistics.median(values))
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median, and least and most in brackets."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="touchline-bench-") as directory:
+        yield Path(directory)
+
+
+def report(
+    console: Console, table: Table, notes: Sequence[str], numbers: dict[str, Any], arguments: argparse.Namespace
+) -> None:
+    """Print the table, what it means and on what machine; write the numbers where --json says."""
+    machine = {
+        "cores": len(os.sched_getaffinity(0)),
+        "machine_cores": os.cpu_count(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "load_average_1min": round(os.getloadavg()[0], 2),
+    }
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+    console.print(
+        f"[dim]{machine['cores']} of {machine['machine_cores']} cores of {machine['processor']}, "
+        f"load average of the last minute {machine['load_average_1min']}[/]",
+        highlight=False,
+    )
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        command = f"python -m {Path(sys.argv[0]).parent.name}.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()
+        arguments.json.write_text(
+            json.dumps({"command": command, "machine": machine, **numbers}, indent=1, default=str) + "\n"
+        )
+
+
+def _processor() -> str:
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1] if match else platform.machine()

@@ -1,0 +1,181 @@
+"""A whole challenge against its limit: decoding and scaling alone, and the same requests straight into the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc.aio as grpcclient
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import (
+    EVERY_FRAME,
+    NO_LIMITS,
+    alternate,
+    decode_and_scale,
+    demo_clip,
+    fresh,
+    letterboxed,
+    median,
+    parser,
+    prometheus,
+    report,
+    spread,
+    take_cores,
+)
+from demo.match import Match
+from gateway.settings import Settings
+from touchline.contract import DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL
+from touchline.local_chain import LocalChain, local_chain
+from touchline.local_triton import DEFAULT_REPOSITORY
+from touchline.validator import served_file
+
+WHY = {
+    "sum": "the sum, because decoding and the engine compute on the same cores",
+    "max": "the longer one, because decoding and the engine run beside each other",
+}
+
+Counts = dict[str, tuple[int, int]]
+"""Requests and frames of each model."""
+
+
+def main() -> None:
+    arguments_of = parser(__doc__, runs=5)
+    arguments_of.add_argument("--video", type=Path, help="instead of the demo clip")
+    arguments_of.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="models that Triton serves")
+    arguments_of.add_argument("--every-frame", action="store_true", help="stride 1 for both models")
+    arguments_of.add_argument(
+        "--combine",
+        choices=("auto", "sum", "max"),
+        default="auto",
+        help="how decode and engine make the limit; auto: sum on a CPU, where they share the cores, max on a GPU",
+    )
+    arguments = arguments_of.parse_args()
+    console = Console()
+    video = (arguments.video or demo_clip(console, Match()).video).resolve()
+    take_cores(arguments.cores)
+    strides = EVERY_FRAME if arguments.every_frame else NO_LIMITS
+    settings = Settings(_env_file=None, **{name.lower(): value for name, value in strides.items()})
+    in_flight = settings.slots_per_challenge
+    with local_chain(repository=arguments.repository, settings=strides) as chain, served_file(video) as url:
+        counts = requests_of(chain, url)
+        size = input_size(chain)
+        slots = letterboxed(video, settings.slot_frames * in_flight, size)
+        results = alternate(
+            arguments.runs,
+            {
+                "challenge": lambda: chain.challenge(fresh(url)).elapsed_s,
+                "decode": lambda: decode_and_scale(video, settings.frame_stride, size)[1].elapsed_s,
+                "engine": lambda: asyncio.run(engine_alone(chain.triton.grpc_url, counts, slots, in_flight)),
+            },
+            console,
+        )
+    combine = arguments.combine if arguments.combine != "auto" else ("max" if settings.on_gpu else "sum")
+    numbers: dict[str, Any] = {name: median(values) for name, values in results.items()}
+    numbers |= {"combine": combine, "limit": limit(numbers["decode"], numbers["engine"], combine), "requests": counts}
+    numbers |= {"ratio": numbers["challenge"] / numbers["limit"], "runs": results}
+    table = Table("", "seconds", title="A whole challenge against its limit", title_justify="left")
+    table.add_row("decode and scale alone", spread(results["decode"]))
+    table.add_row("engine alone", spread(results["engine"]))
+    table.add_row(f"limit: {'their sum' if combine == 'sum' else 'the longer one'}", f"{numbers['limit']:.2f}")
+    table.add_row("whole challenge", spread(results["challenge"]))
+    table.add_section()
+    table.add_row("challenge to limit", f"{numbers['ratio']:.2f}")
+    asked = ", ".join(f"{name} {frames} frames in {requests} requests" for name, (requests, frames) in counts.items())
+    notes = [
+        f"Medians of {arguments.runs} runs in turn. Engine alone: {asked}, as Triton counted them in a challenge, sent "
+        f"over shared memory, as many frames in flight as the gateway keeps ({in_flight} slots).",
+        f"Limit: {WHY[combine]}.",
+    ]
+    report(console, table, notes, numbers, arguments)
+
+
+def limit(decode_s: float, engine_s: float, combine: str) -> float:
+    """The least time that the two can take together, in seconds."""
+    return decode_s + engine_s if combine == "sum" else max(decode_s, engine_s)
+
+
+def requests_of(chain: LocalChain, url: str) -> Counts:
+    """What one challenge asks of each model, from Triton's own counters."""
+
+    def counted() -> dict[str, tuple[float, float]]:
+        requests = prometheus(chain.triton.metrics_url, "nv_inference_request_success")
+        frames = prometheus(chain.triton.metrics_url, "nv_inference_count")
+        return {labels.split('"')[1]: (count, frames[labels]) for labels, count in requests.items()}
+
+    before = counted()
+    chain.challenge(fresh(url))
+    return {
+        name: (round(requests - before[name][0]), round(frames - before[name][1]))
+        for name, (requests, frames) in counted().items()
+        if requests > before[name][0]
+    }
+
+
+def input_size(chain: LocalChain) -> tuple[int, int]:
+    """Height and width of the served models' input."""
+
+    async def ask() -> tuple[int, int]:
+        async with grpcclient.InferenceServerClient(chain.triton.grpc_url) as client:
+            config = (await client.get_model_config(PITCH_MODEL)).config
+        return config.input[0].dims[0], config.input[0].dims[1]
+
+    return asyncio.run(ask())
+
+
+def plan(counts: Counts) -> list[dict[str, int]]:
+    """Frames a model for each slot in turn: a model's frames spread evenly over its requests, those over the slots."""
+    slots = max(requests for requests, _ in counts.values())
+    planned: list[dict[str, int]] = [{} for _ in range(slots)]
+    for name, (requests, frames) in counts.items():
+        for index in range(requests):
+            share = (index + 1) * frames // requests - index * frames // requests
+            planned[index * slots // requests][name] = share
+    return planned
+
+
+async def engine_alone(url: str, counts: Counts, frames: npt.NDArray[np.uint8], in_flight: int) -> float:
+    """Send what `counts` says straight to Triton, `in_flight` slots at a time; seconds from the first to the last.
+
+    `frames`, uint8 [n, H, W, 3], are what the slots hold, n a multiple of `in_flight`.
+    """
+    slot_bytes = frames.nbytes // in_flight
+    memory = SharedMemory(name=f"touchline-bench-{secrets.token_hex(4)}", create=True, size=frames.nbytes)
+    memory.buf[: frames.nbytes] = frames.reshape(-1).data
+    try:
+        async with grpcclient.InferenceServerClient(url) as client:
+            await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
+            waiting = plan(counts)[::-1]
+
+            async def request(model: str, count: int, slot: int) -> None:
+                shape = [count, *frames.shape[1:]]
+                tensor = grpcclient.InferInput(INPUT, shape, "UINT8")
+                tensor.set_shared_memory(memory.name, int(np.prod(shape)), slot * slot_bytes)
+                output = grpcclient.InferRequestedOutput(KEYPOINTS if model == PITCH_MODEL else DETECTIONS)
+                await client.infer(model, [tensor], outputs=[output])
+
+            async def work(slot: int) -> None:
+                while waiting:
+                    models = waiting.pop()
+                    await asyncio.gather(*(request(model, count, slot) for model, count in models.items() if count))
+
+            try:
+                began = time.perf_counter()
+                await asyncio.gather(*(work(slot) for slot in range(in_flight)))
+                return time.perf_counter() - began
+            finally:
+                await client.unregister_system_shared_memory(memory.name)
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Touchline against a stand-in for the reference miner, on the same clip, weights and cores: frames/s end to end.
+
+The reference loop (OpenCV, Ultralytics on PyTorch, frame by frame, player model at 1280 px, ByteTrack) runs in the
+export environment over a part of the clip; each of its frames costs the same, so its time for the clip is extrapolated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import EVERY_FRAME, alternate, demo_clip, fresh, median, parser, report, spread, take_cores
+from demo.match import Match
+from touchline.local_chain import LocalChain, local_chain
+from touchline.local_triton import DEFAULT_REPOSITORY, PROJECT
+from touchline.validator import served_file
+
+LARGE, SAME = 1280, 640
+"""Width of the player model's input in the reference miner, and the one at which both sides see the same pixels."""
+
+
+def main() -> None:
+    arguments_of = parser(__doc__, runs=3)
+    arguments_of.add_argument("--player", type=Path, required=True, help="weights (.pt) that the served player has")
+    arguments_of.add_argument("--pitch", type=Path, required=True, help="weights (.pt) that the served pitch has")
+    arguments_of.add_argument("--video", type=Path, help="instead of the demo clip")
+    arguments_of.add_argument("--frames", type=int, default=40, help="frames the reference loop runs over, each run")
+    arguments_of.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="models that Triton serves")
+    arguments_of.add_argument(
+        "--large-repository", type=Path, help="the same weights exported at 736x1280: a row of its own"
+    )
+    arguments_of.add_argument(
+        "--python", type=Path, default=PROJECT / ".venv-export/bin/python", help="one with torch and ultralytics"
+    )
+    arguments = arguments_of.parse_args()
+    console = Console()
+    video = (arguments.video or demo_clip(console, Match()).video).resolve()
+    take_cores(arguments.cores)
+
+    def reference(size: int) -> dict[str, float]:
+        return run_reference(arguments.python, video, (arguments.player, arguments.pitch), size, arguments.frames)
+
+    def touchline(chain: LocalChain) -> dict[str, float]:
+        outcome = chain.challenge(fresh(url))
+        frames = len(outcome.response["frames"])
+        boxes = sum(len(frame["objects"]) for frame in outcome.response["frames"])
+        return {
+            "frames": frames,
+            "elapsed_s": outcome.elapsed_s,
+            "frames_per_s": frames / outcome.elapsed_s,
+            "boxes_a_frame": boxes / frames,
+        }
+
+    def in_chain(repository: Path, settings: dict[str, str]) -> dict[str, float]:
+        """Both sides load and warm their models outside of the clock, and neither runs beside the other."""
+        with local_chain(repository=repository, settings=settings) as chain:
+            touchline(chain)
+            return touchline(chain)
+
+    with ExitStack() as stack:
+        url = stack.enter_context(served_file(video))
+        variants = {
+            f"reference, player {LARGE} px": lambda: reference(LARGE),
+            f"reference, player {SAME} px": lambda: reference(SAME),
+            "Touchline, defaults": lambda: in_chain(arguments.repository, {}),
+            "Touchline, stride 1": lambda: in_chain(arguments.repository, EVERY_FRAME),
+        }
+        if arguments.large_repository:
+            variants[f"Touchline, stride 1, {LARGE} px"] = lambda: in_chain(arguments.large_repository, EVERY_FRAME)
+        results = alternate(arguments.runs, variants, console)
+    rates = {name: median([one["frames_per_s"] for one in runs]) for name, runs in results.items()}
+    frames = int(results["Touchline, defaults"][0]["frames"])
+    against = {
+        "Touchline, defaults": f"reference, player {LARGE} px",
+        "Touchline, stride 1": f"reference, player {SAME} px",
+        f"Touchline, stride 1, {LARGE} px": f"reference, player {LARGE} px",
+    }
+    ratios = {name: rates[name] / rates[against[name]] for name in results if name in against}
+    table = Table("", "frames/s", f"seconds for {frames} frames", "boxes a frame", "times", "the frames/s of")
+    for name, runs in results.items():
+        extrapolated = "~" if name not in against else ""
+        table.add_row(
+            name,
+            spread([one["frames_per_s"] for one in runs], 1),
+            f"{extrapolated}{frames / rates[name]:.1f}",
+            f"{median([one['boxes_a_frame'] for one in runs]):.1f}",
+            f"{ratios[name]:.1f}x" if name in ratios else "",
+            against.get(name, ""),
+        )
+    stages = {
+        name: {stage: median([one[f"{stage}_ms"] for one in runs]) for stage in ("decode", "player", "pitch", "track")}
+        for name, runs in results.items()
+        if name not in against
+    }
+    notes = [
+        f"Medians of {arguments.runs} runs in turn. The reference loop was measured over {arguments.frames} frames, "
+        f"models loaded and warm; its time for {frames} frames (~) is extrapolated. Touchline: signed request to last "
+        "byte, download, decoding, tracking and JSON included.",
+        *(
+            f"{name}, ms a frame: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in parts.items())
+            for name, parts in stages.items()
+        ),
+    ]
+    report(
+        console,
+        table,
+        notes,
+        {"ratios": ratios, "frames_per_s": rates, "stages_ms": stages, "runs": results},
+        arguments,
+    )
+
+
+def run_reference(python: Path, video: Path, weights: tuple[Path, Path], size: int, frames: int) -> dict[str, float]:
+    """The reference loop in its own environment. Raises RuntimeError with the end of what it said."""
+    environment = {**os.environ, "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
+    if subprocess.run([python, "-c", "import torchvision"], capture_output=True, check=False).returncode:  # noqa: S603
+        # No build of torchvision beside this torch: Ultralytics asks for its metadata and, without CUDA, little else.
+        environment["PYTHONPATH"] = str(PROJECT / "tests" / "standins")
+    player, pitch = (path.resolve() for path in weights)
+    command = [
+        *(python, "-m", "benchmarks.reference_miner", video, "--player", player, "--pitch", pitch),
+        *("--player-size", str(size), "--frames", str(frames)),
+    ]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"the reference loop failed: {done.stderr.strip()[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return dict(answer["sizes"][str(size)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Frames to Triton: system shared memory against gRPC bytes, through the gateway's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import median, parser, report, scratch, spread, take_cores
+from benchmarks.quick_engine import write_quick_engine
+from gateway.inference.slots import SlotPool
+from gateway.inference.triton import Triton
+from touchline.contract import DEFAULT_SIZE, PLAYER_MODEL
+from touchline.local_triton import LocalTriton
+
+TRANSPORTS = {"shared memory": "system", "gRPC bytes": "off"}
+
+
+def main() -> None:
+    arguments_of = parser(__doc__, runs=9)
+    arguments_of.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32], help="frames a request")
+    arguments_of.add_argument("--frames", type=int, default=320, help="frames a measured run")
+    arguments = arguments_of.parse_args()
+    console = Console()
+    take_cores(arguments.cores)
+    with scratch() as directory, LocalTriton(write_quick_engine(directory / "models"), log=directory / "log") as triton:
+        triton.wait_ready()
+        times = asyncio.run(measure(triton.grpc_url, arguments.batches, arguments.frames, arguments.runs))
+    table = Table("batch", *(f"{name}, ms a frame" for name in TRANSPORTS), "ratio", title_justify="left")
+    table.title = f"A frame of {DEFAULT_SIZE[1]}x{DEFAULT_SIZE[0]} to Triton and its answer back"
+    numbers: dict[str, Any] = {"batches": {}}
+    for batch in arguments.batches:
+        shared, sent = (times[name, batch] for name in TRANSPORTS)
+        table.add_row(str(batch), spread(shared, 3), spread(sent, 3), f"{median(sent) / median(shared):.1f}x")
+        numbers["batches"][batch] = {name: {"ms_a_frame": median(times[name, batch])} for name in TRANSPORTS}
+    notes = [
+        f"One request in flight, {arguments.frames} frames a run, medians of {arguments.runs} runs in turn. The model "
+        "answers at once; what is measured is the request, Triton's own copy into the Python backend, and the reply.",
+    ]
+    report(console, table, notes, numbers, arguments)
+
+
+async def measure(url: str, batches: list[int], frames: int, runs: int) -> dict[tuple[str, int], list[float]]:
+    """Milliseconds a frame of each run, by transport and batch."""
+    pool = SlotPool(slots=1, slot_shape=(max(batches), *DEFAULT_SIZE, 3))
+    clients = {name: Triton(url, shared_memory=kind, timeout_s=30) for name, kind in TRANSPORTS.items()}  # type: ignore[arg-type]
+    times: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in clients for batch in batches}
+    try:
+        slot = await pool.acquire()
+        slot.frames[:] = np.random.default_rng(0).integers(0, 256, slot.frames.shape, np.uint8)
+        for client in clients.values():
+            await client.attach(pool)
+        for run in range(runs + 1):
+            for batch in batches:
+                for name, client in clients.items():
+                    requests = max(1, frames // batch)
+                    began = time.perf_counter()
+                    for _ in range(requests):
+                        await client.infer(PLAYER_MODEL, slot, batch)
+                    if run:
+                        times[name, batch].append(1000 * (time.perf_counter() - began) / (requests * batch))
+        del slot
+    finally:
+        for client in clients.values():
+            await client.close()
+        pool.close()
+    return times
+
+
+if __name__ == "__main__":
+    main()
