@@ -13,7 +13,7 @@ demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the r
 	@$(BIN)/python -m demo
 
 test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-to-end run with a real Triton included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not export"
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
 	.venv-export/bin/python -m pytest -m export tests/export

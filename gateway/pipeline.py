@@ -33,7 +33,7 @@ from gateway.settings import Settings
 from gateway.tracking import Tracker, Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
-from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
+from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_MODEL
 
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
@@ -42,6 +42,8 @@ RESERVE_S = 0.5
 """What is kept of the budget for the end: the last batch, tracking, JSON."""
 MAX_STRIDE = 25
 """However late a challenge is, a frame of each second of usual video is inferred."""
+COLD_AFTER_S = 10.0
+"""After so long without a challenge the models are warmed up again."""
 FIRST_BATCH = 2
 """Frames in the first slot; every next one is twice as large, up to BATCH_SIZE."""
 
@@ -123,9 +125,24 @@ class Pipeline:
         self.triton = triton
         self.models = models
         self.pool = pool
+        self.last_inference = 0.0
+        """When Triton last replied, on time.monotonic's clock."""
         self._nvdec = nvdec
         # Two threads a challenge: one decodes while the other tracks.
         self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
+
+    async def warm_up(self, count: int) -> None:
+        """Let every model infer `count` blank frames, so that no challenge waits for an engine's first time.
+
+        Raises InferenceUnavailable or InferenceFailed.
+        """
+        slot = await self.pool.acquire()
+        try:
+            slot.frames[:count] = LETTERBOX_GREY
+            await asyncio.gather(*(self.triton.infer(model, slot, count) for model in self.models.names))
+        finally:
+            self.pool.release(slot)
+        self.last_inference = time.monotonic()
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -197,6 +214,9 @@ class _Run:
     async def answer(self) -> Answer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fetch())
+            if time.monotonic() - self._pipeline.last_inference > COLD_AFTER_S:
+                # An idle GPU has lowered its clocks: wake it while the first bytes travel.
+                tasks.create_task(self._pipeline.warm_up(1))
             begun = time.perf_counter()
             info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
             self._times.decode_s = time.perf_counter() - begun
@@ -246,6 +266,7 @@ class _Run:
                 pitch = requests.create_task(triton.infer(PITCH_MODEL, slot, filled.pitch_count))
                 if self._pipeline.models.has_ball_model:
                     ball = requests.create_task(triton.infer(BALL_MODEL, slot, count))
+        self._pipeline.last_inference = time.monotonic()
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)
         self._inferred_count += count

@@ -171,6 +171,8 @@ class Service:
             )
             self._models = models
         await self._triton.attach(self._pipeline.pool)
+        for count in {1, self._pipeline.pool.slot_shape[0]}:
+            await self._pipeline.warm_up(count)
         if "img_size" in self._settings.model_fields_set and models.width != self._settings.img_size:
             _log.warning(
                 "IMG_SIZE is %d, the served models want %d: the models decide", self._settings.img_size, models.width

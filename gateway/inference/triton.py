@@ -34,8 +34,16 @@ class ServedModels:
     height: int
     width: int
     max_batch: int
-    has_ball_model: bool
     versions: dict[str, str]
+    """Version served of each model, by name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.versions)
+
+    @property
+    def has_ball_model(self) -> bool:
+        return BALL_MODEL in self.versions
 
 
 class Triton:
@@ -84,7 +92,6 @@ class Triton:
             height=height,
             width=width,
             max_batch=min(config.max_batch_size for config in configs.values()),
-            has_ball_model=BALL_MODEL in names,
             versions={name: max(data.versions, default="?") for name, data in metadata.items()},
         )
 
