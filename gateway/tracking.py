@@ -10,6 +10,7 @@ import supervision as sv
 from trackers import ByteTrackTracker, DIoU
 
 from gateway.inference.outputs import Detections, Floats
+from gateway.kalman import SharedCovarianceEstimator
 from touchline.contract import BALL
 
 BALL_ID = 0
@@ -23,6 +24,7 @@ FILL_GAP_S = 0.5
 _SHIFT_RADIUS_PX = 6.0
 _MAX_SHIFT_PX_PER_S = 1000.0
 _NEAREST = 4
+_CLEAR_SHARE = 0.7
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class Tracker:
             high_conf_det_threshold=confidence,
             minimum_consecutive_frames=1,
             # Distance counts beside overlap: a runner in a narrow box leaves it within a few frames.
+            state_estimator_class=SharedCovarianceEstimator,
             iou=DIoU(),
             minimum_iou_threshold=MIN_DIOU,
         )
@@ -114,7 +117,7 @@ class Tracker:
     def _associate(self, frame_number: int, persons: sv.Detections) -> sv.Detections:
         """ByteTrack on boxes from which the camera's own movement is taken, so that a fast pan does not lose them."""
         reach = _MAX_SHIFT_PX_PER_S * (frame_number - self._previous_frame) / self._fps
-        self._shift = camera_shift(self._previous_boxes, persons.xyxy, reach)
+        self._shift = camera_shift(self._previous_boxes, persons.xyxy, reach, self._shift)
         self._camera = self._camera + self._shift
         self._previous_boxes = persons.xyxy
         offset = np.tile(self._camera, 2).astype(np.float32)
@@ -135,23 +138,28 @@ class Tracker:
         return track
 
 
-def camera_shift(before: Floats, after: Floats, reach: float) -> npt.NDArray[np.float64]:
+def camera_shift(before: Floats, after: Floats, reach: float, last: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """How far most boxes moved together, x and y in pixels: what a pan does to all of them at once.
 
-    `before` and `after` are float32 [n, 4] and [m, 4]; shifts longer than `reach` are not considered. Of the moves that
+    `before` and `after` are float32 [n, 4] and [m, 4], `last` is the shift found the last time; shifts longer than
+    `reach` are not considered. Of the moves that
     take a box to one of its nearest successors the one is chosen that explains the most boxes, the shortest of several.
     """
     if len(before) < 3 or len(after) < 3:
         return np.zeros(2)
-    centres = (after[:, :2] + after[:, 2:]) / 2
-    moves = centres[None] - ((before[:, :2] + before[:, 2:]) / 2)[:, None]
-    lengths = np.linalg.norm(moves, axis=2)
-    nearest = np.argsort(lengths, axis=1)[:, :_NEAREST]
+    moves = ((after[:, :2] + after[:, 2:]) / 2)[None] - ((before[:, :2] + before[:, 2:]) / 2)[:, None]
+    # A camera that rests, or pans on as it did, explains most boxes at once and spares the search.
+    for guess in (np.zeros(2), last):
+        near = np.abs(moves - guess).max(axis=2) < _SHIFT_RADIUS_PX
+        if near.any(axis=1).mean() > _CLEAR_SHARE:
+            return np.asarray(np.median(moves[near], axis=0))
+    lengths = np.hypot(moves[..., 0], moves[..., 1])
+    nearest = np.argpartition(lengths, min(_NEAREST, lengths.shape[1] - 1), axis=1)[:, :_NEAREST]
     candidates = np.take_along_axis(moves, nearest[..., None], axis=1).reshape(-1, 2)
-    candidates = np.concatenate([np.zeros((1, 2)), candidates[np.linalg.norm(candidates, axis=1) <= reach]])
+    candidates = np.concatenate([np.zeros((1, 2)), candidates[np.hypot(*candidates.T) <= reach]])
     apart = np.abs(moves[None] - candidates[:, None, None]).max(axis=3)
     explained = (apart.min(axis=2) < _SHIFT_RADIUS_PX).sum(axis=1)
-    best = int(np.argmax(explained - 0.01 * np.linalg.norm(candidates, axis=1)))
+    best = int(np.argmax(explained - 0.01 * np.hypot(*candidates.T)))
     return np.asarray(np.median(moves[apart[best] < _SHIFT_RADIUS_PX], axis=0)) if explained[best] >= 3 else np.zeros(2)
 
 

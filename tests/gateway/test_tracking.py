@@ -110,13 +110,13 @@ def _crowd(shift: float = 0.0) -> list[tuple[float, float, float, int]]:
 @pytest.mark.parametrize("shift", [0.0, 15.0, -80.0])
 def test_the_cameras_movement_is_what_most_boxes_share(shift: float) -> None:
     before, after = detections(*_crowd()).xyxy, detections(*_crowd(shift)[2:], (5, 5, 0.9, 2)).xyxy
-    assert camera_shift(before, after, reach=200).tolist() == pytest.approx([shift, 0], abs=0.01)
+    assert camera_shift(before, after, reach=200, last=np.zeros(2)).tolist() == pytest.approx([shift, 0], abs=0.01)
 
 
 def test_a_shift_beyond_reach_or_of_too_few_boxes_is_none() -> None:
     crowd = detections(*_crowd()).xyxy
-    assert not camera_shift(crowd[:2], crowd[:2] + 5, reach=100).any()
-    assert abs(camera_shift(crowd, crowd + 300, reach=100)).max() < 100
+    assert not camera_shift(crowd[:2], crowd[:2] + 5, reach=100, last=np.zeros(2)).any()
+    assert abs(camera_shift(crowd, crowd + 300, reach=100, last=np.zeros(2))).max() < 100
 
 
 def test_a_sudden_pan_loses_nobody() -> None:
