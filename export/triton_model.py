@@ -23,7 +23,8 @@ class ServedModel:
     """A model of the contract as Triton is told about it.
 
     `size` is H, W in pixels; `rows` is K of the detections, None for a pitch model. `preferred` are the batch sizes
-    that Triton waits for, at most `queue_delay_us` microseconds; they and 1 are also what CUDA graphs are captured for.
+    that Triton waits for, at most `queue_delay_us` microseconds; with `cuda_graphs` they and 1 are also what CUDA graphs
+    are captured for (any other batch runs without).
     A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
     Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
     `threads` (0: all cores) and `cpu_precision` ("auto": bf16 where the CPU computes it natively) are for CPU engines.
@@ -39,6 +40,7 @@ class ServedModel:
     queue_timeout_us: int = 0
     max_queue: int = 0
     instances: int = 1
+    cuda_graphs: bool = True
     threads: int = 0
     cpu_precision: CpuPrecision = "auto"
 
@@ -97,9 +99,9 @@ def config(model: ServedModel) -> Any:
         message.optimization.input_pinned_memory.enable = True
         message.optimization.output_pinned_memory.enable = True
         cuda = message.optimization.cuda
-        cuda.graphs = True
-        cuda.output_copy_stream = True
-        for batch in (1, *model.batch_sizes):
+        # No output_copy_stream: together with graphs it crashes the server (triton-inference-server/server issue 5789).
+        cuda.graphs = model.cuda_graphs
+        for batch in (1, *model.batch_sizes) if model.cuda_graphs else ():
             cuda.graph_spec.add(batch_size=batch).input[INPUT].dim.extend(dims)
     else:
         message.backend = "python"
