@@ -1,0 +1,182 @@
+"""The benchmarks run, on tiny inputs, and their arithmetic is right. What they measure is never asserted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import common, concurrency, gateway_alone, limit, memory, transport
+from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
+from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
+from gateway.tracking import Tracker
+from tests.support.videos import make_video, read_number
+from touchline.contract import DEFAULT_SIZE, Letterbox
+from touchline.homography import pitch_homography
+from touchline.local_triton import LocalTriton
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_quick_engine(tmp_path_factory.mktemp("quick") / "models")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
+    """Run a benchmark as its command line would, without giving up cores; what it wrote as JSON."""
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+
+    def run(main: Callable[[], None], *arguments: object) -> dict:
+        answer = tmp_path / "numbers.json"
+        monkeypatch.setattr(sys, "argv", ["benchmarks/it.py", *map(str, arguments), "--json", str(answer)])
+        main()
+        return json.loads(answer.read_text())
+
+    return run
+
+
+def test_the_quick_engine_shows_people_that_are_tracked_and_a_pitch(engine: Path) -> None:
+    letterbox = Letterbox(*SOURCE_SIZE, DEFAULT_SIZE[1], DEFAULT_SIZE[0])
+    rows = np.load(engine / "player/1/answers.npy")
+    tracker = Tracker(fps=25, frame_stride=2, track_buffer=30, confidence=0.35)
+    for number in range(20):
+        tracker.update(2 * number, detections_from_rows(rows[number], letterbox, min_score=0.1))
+    tracks = tracker.finish(39)
+    assert len(tracks.ids) == 39 * 25
+    assert set(tracks.ids) == set(range(25))
+    for frame in np.load(engine / "pitch/1/answers.npy"):
+        points = keypoints_from_rows(frame, letterbox, min_confidence=0.5)
+        assert (points != 0).any(axis=1).sum() >= 8
+        assert pitch_homography(points) is not None
+
+
+@pytest.mark.parametrize("count", [7, 30, 75])
+def test_a_looped_video_has_exactly_the_frames_asked_for(tmp_path: Path, count: int) -> None:
+    source = make_video(tmp_path / "source.mp4", 30)
+    with av.open(str(memory.loop_video(source, tmp_path / "looped.mp4", count))) as container:
+        frames = list(container.decode(video=0))
+    numbers = [read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
+    assert len(numbers) == count
+    # Cut in decoding order: among the last ones, a frame that others refer to may stand for one that does not exist.
+    assert numbers[:-4] == [number % 30 for number in range(count - 4)]
+    times = [frame.pts for frame in frames]
+    assert times == sorted(set(times))
+
+
+def test_pyav_alone_decodes_every_frame_and_scales_the_sampled_ones(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "video.mp4", 31)
+    scaled = [frame is not None for frame in common.scaled_frames(video, 3, (96, 160))]
+    assert scaled == [number % 3 == 0 for number in range(31)]
+    frames, spent = common.decode_and_scale(video, 3, (96, 160))
+    assert frames == 31
+    assert spent.cpu_s > 0
+    inputs = common.letterboxed(video, 40, (96, 160))
+    assert inputs.shape == (40, 96, 160, 3)
+    assert [read_number(image) for image in inputs] == [number % 31 for number in range(40)]
+    assert (inputs[0, 0] == 114).all()
+
+
+def test_cpu_time_of_a_process_is_that_of_its_threads() -> None:
+    import os
+
+    def spin() -> None:
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+
+    before = common.cpu_seconds(os.getpid())
+    thread = threading.Thread(target=spin)
+    thread.start()
+    thread.join()
+    assert common.cpu_seconds(os.getpid()) - before >= 0.28
+
+
+def test_a_fresh_url_is_another_one_each_time() -> None:
+    assert len({common.fresh("http://host/a.mp4") for _ in range(10)}) == 10
+
+
+def test_variants_are_alternated_and_the_warm_up_is_dropped() -> None:
+    calls: list[str] = []
+    results = common.alternate(
+        2,
+        {"a": lambda: calls.append("a") or len(calls), "b": lambda: calls.append("b") or len(calls)},
+        Console(quiet=True),
+    )
+    assert calls == ["a", "b"] * 3
+    assert results == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_the_gateway_alone(run: Callable[..., dict], tmp_path: Path) -> None:
+    numbers = run(gateway_alone.main, "--runs", 1, "--video", make_video(tmp_path / "video.mp4", 40))
+    assert numbers["frames"] == 40
+    assert numbers["rate_ratio"] == pytest.approx(numbers["gateway_frames_per_s"] / numbers["pyav_frames_per_s"])
+    assert {"decode", "infer", "track", "respond", "total"} <= set(numbers["stage_seconds"])
+
+
+def test_the_gain_of_the_gateway_is_computed_from_medians() -> None:
+    gateway = [{"frames": 100, "elapsed_s": s, "cpu_s": 1.0, "stage_seconds": {"total": s}} for s in (1.0, 2.0, 9.0)]
+    pyav = [{"frames": 100, "elapsed_s": s, "cpu_s": 0.8} for s in (1.0, 1.0, 8.0)]
+    numbers = gateway_alone.summary(gateway, pyav)
+    assert numbers["rate_ratio"] == pytest.approx(0.5)
+    assert numbers["overhead_ms_a_frame"] == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="same number of frames"):
+        gateway_alone.summary(gateway, [{**pyav[0], "frames": 99}])
+
+
+def test_the_limit(run: Callable[..., dict], tmp_path: Path, engine: Path) -> None:
+    video = make_video(tmp_path / "video.mp4", 40)
+    numbers = run(limit.main, "--runs", 1, "--video", video, "--repository", engine, "--combine", "sum")
+    assert numbers["requests"]["player"][1] == 21  # every second frame and the last
+    assert numbers["limit"] == pytest.approx(numbers["decode"] + numbers["engine"])
+    assert numbers["ratio"] == pytest.approx(numbers["challenge"] / numbers["limit"])
+    assert limit.limit(2.0, 3.0, "max") == 3.0
+
+
+def test_the_engine_alone_is_sent_what_was_counted(quick_triton: LocalTriton) -> None:
+    counts = {"player": (7, 21), "pitch": (3, 5)}
+    planned = limit.plan(counts)
+    assert sum(slot.get("player", 0) for slot in planned) == 21
+    assert [slot["pitch"] for slot in planned if "pitch" in slot] == [1, 2, 2]
+    before = {name: _counted(quick_triton, name) for name in counts}
+    frames = np.zeros((8, 96, 160, 3), np.uint8)
+    asyncio.run(limit.engine_alone(quick_triton.grpc_url, counts, frames, 2))
+    for name, (requests, inferred) in counts.items():
+        assert _counted(quick_triton, name) == (before[name][0] + requests, before[name][1] + inferred)
+
+
+def test_transport(run: Callable[..., dict]) -> None:
+    numbers = run(transport.main, "--runs", 1, "--batches", 2, 4, "--frames", 8)
+    assert set(numbers["batches"]) == {"2", "4"}
+    assert set(numbers["batches"]["2"]) == {"shared memory", "gRPC bytes"}
+
+
+def test_memory(run: Callable[..., dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = make_video(tmp_path / "video.mp4", 30)
+    monkeypatch.setattr(memory, "demo_clip", lambda *_: common.ClipPaths(video, video))
+    numbers = run(memory.main, "--runs", 1, "--frames", 20, 50)
+    for runs in numbers["runs"].values():
+        assert runs[0]["peak_mib"] >= runs[0]["idle_mib"] > 20
+
+
+def test_concurrency(run: Callable[..., dict], tmp_path: Path, engine: Path) -> None:
+    video = make_video(tmp_path / "video.mp4", 20)
+    numbers = run(concurrency.main, "--runs", 1, "--at-once", 2, "--video", video, "--repository", engine)
+    assert [one["frames"] for one in numbers["runs"]["at once"]] == [40]
+    assert len(numbers["runs"]["at once"][0]["each_s"]) == 2
+
+
+def _counted(triton: LocalTriton, name: str) -> tuple[float, float]:
+    def of(series: str) -> float:
+        values = common.prometheus(triton.metrics_url, series)
+        return sum(value for labels, value in values.items() if f'model="{name}"' in labels)
+
+    return of("nv_inference_request_success"), of("nv_inference_count")
