@@ -1,0 +1,171 @@
+"""The compose files: valid, hardened, in the right order, and with no setting that the gateway does not know."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings
+from tests.deploy.files import DEPLOY, VARIANTS, bytes_of, compose, compose_files, tool, variables
+from touchline.local_triton import DEFAULT_ENVIRONMENT, _install
+
+SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
+EXAMPLE = DEPLOY / ".env.example"
+# Where things are inside the containers is the compose files' matter.
+FIXED = {"HOST", "PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URL"}
+
+
+def test_valid_by_the_official_schema() -> None:
+    checked = tool(
+        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *compose_files()
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(("variant", "name"), SERVICES)
+def test_each_service_has_what_it_needs_and_no_more(variant: str, name: str) -> None:
+    service = compose(variant)["services"][name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}
+    assert bytes_of(service["mem_limit"]) > 0
+    assert service["pids_limit"] > 0
+    assert service["restart"] == ("no" if name == "export" else "unless-stopped")
+    tag = service["image"].rsplit("/", 1)[-1].partition(":")[2]
+    assert tag and "latest" not in tag
+    if name == "dcgm-exporter":  # NVIDIA's image knows root only
+        return
+    assert service["read_only"] is True
+    assert service["user"].split(":")[0] not in ("", "0", "root")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_start_order(variant: str) -> None:
+    services = compose(variant)["services"]
+    assert services["gateway"]["depends_on"] == {"triton": {"condition": "service_healthy"}}
+    assert "/v2/health/ready" in " ".join(services["triton"]["healthcheck"]["test"])
+    assert "/health" in " ".join(services["gateway"]["healthcheck"]["test"])
+    if variant == "gpu":
+        assert services["triton"]["depends_on"] == {"export": {"condition": "service_completed_successfully"}}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gateway_and_triton_share_memory(variant: str) -> None:
+    document = compose(variant)
+    services = document["services"]
+    mounts = [mounted(services[name], "/dev/shm") for name in ("gateway", "triton")]
+    assert (
+        mounts[0] == mounts[1] == {"type": "volume", "source": "shm", "target": "/dev/shm", "volume": {"nocopy": True}}
+    )
+    # A region of the gateway is readable by its owner alone.
+    assert services["gateway"]["user"] == services["triton"]["user"]
+    options = document["volumes"]["shm"]["driver_opts"]
+    assert options["type"] == "tmpfs"
+    settings = Settings(_env_file=None, device="cuda" if variant == "gpu" else "cpu")
+    slots = settings.concurrent_challenges * settings.slots_per_challenge
+    largest = slots * settings.slot_frames * 736 * 1280 * 3
+    assert bytes_of(options["o"].split(",")[0].removeprefix("size=")) > 2 * largest
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_wallet_and_the_models_are_read_only_and_only_the_hotkey_is_there(variant: str) -> None:
+    services = compose(variant, {"WALLET_PATH": "/w", "WALLET_NAME": "mine", "HOTKEY_NAME": "hot"})["services"]
+    hotkey = mounted(services["gateway"], "/wallets/mine/hotkeys/hot")
+    assert hotkey["source"] == "/w/mine/hotkeys/hot"
+    assert hotkey["read_only"] is True
+    assert hotkey["bind"] == {"create_host_path": False}
+    others = [mount for name, service in services.items() if name != "gateway" for mount in service.get("volumes", [])]
+    assert not any("/w" in mount["source"] for mount in others if mount["source"].startswith("/w"))
+    if variant == "gpu":
+        assert mounted(services["triton"], "/var/lib/touchline")["read_only"] is True
+        assert mounted(services["export"], "/weights")["read_only"] is True
+        models = [mounted(services[name], "/var/lib/touchline")["source"] for name in ("export", "triton")]
+        assert models == ["models", "models"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_the_gateway_is_open_to_the_world(variant: str) -> None:
+    document = compose(variant)
+    for name, service in document["services"].items():
+        for port in service.get("ports", []):
+            assert name == "gateway" or port.startswith("127.0.0.1:")
+    assert document["services"]["triton"]["networks"] == ["inference"]
+    assert document["networks"]["inference"] == {"internal": True}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_gateway_gets_every_setting_and_no_other(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = compose(variant)["services"]["gateway"]["environment"]
+    assert set(environment) == {name.upper() for name in Settings.model_fields}, "see docker-compose.common.yml"
+    for name in environment:
+        monkeypatch.delenv(name, raising=False)
+    plain = Settings(_env_file=None).model_dump()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ours = Settings(_env_file=None).model_dump()
+    changed = {name.upper() for name, value in ours.items() if value != plain[name]}
+    assert changed <= FIXED
+
+
+def test_the_example_is_what_the_settings_say() -> None:
+    """Each field with its description and default."""
+    text = EXAMPLE.read_text()
+    assert env_example().updated(text) == text, "run: python deploy/env_example.py"
+    for name in Settings.model_fields:
+        assert text.count(f"\n#{name.upper()}=") == 1
+
+
+def test_the_example_has_the_variables_of_the_compose_files_and_no_other() -> None:
+    defaults = dict(re.findall(r"^#([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE))
+    for name, used in variables().items():
+        assert used - {""} <= {defaults[name]}, f"{name} has another default in the compose files"
+    assert defaults.keys() == variables().keys() | FIXED
+
+
+def test_the_settings_of_the_example_are_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncommented line by line, .env.example changes nothing."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    lines = EXAMPLE.read_text().splitlines()
+    (tmp_path / ".env").write_text("\n".join(line[1:] for line in lines if line[:1] == "#" and line[1:2].isupper()))
+    assert Settings(_env_file=tmp_path / ".env") == Settings(_env_file=None)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopping_waits_for_a_challenge(variant: str) -> None:
+    grace = compose(variant)["services"]["gateway"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > Settings(_env_file=None).challenge_timeout_s
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_triton_knows_its_flags(variant: str) -> None:
+    server, _, libraries = _install(DEFAULT_ENVIRONMENT)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+    told = tool(server, "--help", env=environment)
+    known = {word for word in (told.stdout + told.stderr).split() if word.startswith("--")}
+    command = compose(variant)["services"]["triton"]["command"]
+    assert command[0] == "tritonserver"
+    assert {flag.partition("=")[0] for flag in command[1:]} <= known
+
+
+def env_example() -> ModuleType:
+    spec = spec_from_file_location("env_example", DEPLOY / "env_example.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def mounted(service: dict[str, Any], target: str) -> dict[str, Any]:
+    """The mount at `target`."""
+    (mount,) = [mount for mount in service["volumes"] if mount["target"] == target]
+    assert isinstance(mount, dict)
+    return mount

@@ -1,0 +1,201 @@
+"""The Dockerfiles: linted, complete, and their install steps run for real in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
+from tests.support.quick_models import write_quick_models
+from touchline.local_chain import make_keys
+from touchline.local_triton import end_with_parent, free_ports
+
+DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_finds_nothing(dockerfile: Path) -> None:
+    linted = tool(BIN / "hadolint", dockerfile)
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_copied_is_there_and_let_through(dockerfile: Path) -> None:
+    sources = [
+        word
+        for instruction in instructions(dockerfile)
+        if instruction.name == "COPY" and not instruction.value.startswith("--from")
+        for word in instruction.value.split()[:-1]
+    ]
+    assert sources
+    for source in sources:
+        assert (PROJECT / source).exists(), source
+        assert not ignored(source), f".dockerignore keeps {source} out"
+
+
+def test_secrets_and_environments_stay_out_of_the_build() -> None:
+    for path in (
+        ".env",
+        "deploy/.env",
+        "deploy/weights/player.pt",
+        ".git/config",
+        ".venv/bin/python",
+        "out/response.json",
+    ):
+        assert ignored(path), path
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_the_image_runs_as_a_user_and_installs_pins_only(dockerfile: Path) -> None:
+    found = instructions(dockerfile)
+    last_stage = found[-1].stage
+    (user,) = [
+        instruction.value for instruction in found if instruction.name == "USER" and instruction.stage == last_stage
+    ]
+    assert user == "1000:1000"
+    for instruction in found:
+        if "-r /build" in instruction.value:
+            assert "--require-hashes" in instruction.value
+            assert "--no-deps" in instruction.value
+
+
+def test_versions_are_those_of_the_makefile() -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    uv = re.search(r"^UV := (\S+)", makefile, re.MULTILINE)
+    torch = re.search(r"torch==(\S+)", makefile)
+    assert uv and torch
+    for dockerfile in DOCKERFILES:
+        assert f"UV_VERSION={uv[1]}" in dockerfile.read_text()
+    assert f"TORCH_VERSION={torch[1]}" in (DEPLOY / "export.Dockerfile").read_text()
+
+
+def test_the_gateways_pins_hold_no_torch() -> None:
+    for name in ("gateway.txt", "triton.txt"):
+        packages = re.findall(r"^([\w.-]+)==", (PROJECT / "requirements" / name).read_text(), re.MULTILINE)
+        assert packages
+        assert not {"torch", "torchvision", "ultralytics", "tensorrt"} & set(packages)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The build stages of the gateway's and the CPU Triton's Dockerfile, run by this shell under another root."""
+    root = tmp_path_factory.mktemp("images")
+    for name in ("gateway", "triton-cpu"):
+        run_build_stage(DEPLOY / f"{name}.Dockerfile", root)
+    yield root
+    shutil.rmtree(root)
+
+
+def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) -> None:
+    """Both run from what was built alone, started as their images start them, and find each other."""
+    grpc, http, metrics, port = free_ports(4)
+    triton_root, app = built / "opt/tritonserver", built / "opt/touchline"
+    triton_environment = {
+        "PATH": f"{triton_root}/bin:/usr/bin:/bin",
+        "VIRTUAL_ENV": str(triton_root),
+        "LD_LIBRARY_PATH": f"{triton_root}/lib/wheel",
+    }
+    triton_command = [
+        "tritonserver",
+        f"--model-repository={write_quick_models(tmp_path / 'models')}",
+        "--disable-auto-complete-config",
+        f"--grpc-port={grpc}",
+        f"--http-port={http}",
+        f"--metrics-port={metrics}",
+        f"--backend-directory={triton_root}/backends",
+    ]
+    keys = make_keys(tmp_path / "keys")
+    gateway_environment = {
+        **keys.environment(),
+        "PATH": f"{app}/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(app / "app"),
+        "TRITON_URL": f"127.0.0.1:{grpc}",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "IMG_SIZE": "160",
+        "DEVICE": "cpu",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        servers = [
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                preexec_fn=end_with_parent,  # noqa: PLW1509
+            )
+            for command, environment in (
+                ([str(triton_root / "bin" / triton_command[0]), *triton_command[1:]], triton_environment),
+                ([str(app / "bin" / "python"), "-m", "touchline.cli", "serve"], gateway_environment),
+            )
+        ]
+        try:
+            deadline = time.monotonic() + 60
+            while (health := ask(f"http://127.0.0.1:{port}/health")) is None or health.status_code != 200:
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+                time.sleep(0.2)
+        finally:
+            for server in servers:
+                server.terminate()
+            for server in servers:
+                server.wait(30)
+    assert health.json()["models"] == {"player": "1", "pitch": "1"}
+    assert "frames through shared memory" in (tmp_path / "log").read_text()
+
+
+def run_build_stage(dockerfile: Path, root: Path) -> None:
+    """RUN and COPY of the stage `build`, absolute paths put under `root`. Downloads come from uv's cache."""
+    arguments = dict(
+        instruction.value.split("=", 1) for instruction in instructions(dockerfile) if instruction.name == "ARG"
+    )
+    environment = {**os.environ, **arguments, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    for instruction in instructions(dockerfile):
+        if instruction.stage != "build":
+            continue
+        if instruction.name == "COPY":
+            *sources, target = instruction.value.split()
+            for source in sources:
+                place = root / target.lstrip("/")
+                if target.endswith("/"):
+                    place = place / Path(source).name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                copy = shutil.copytree if (PROJECT / source).is_dir() else shutil.copy2
+                copy(PROJECT / source, place)
+        elif instruction.name == "RUN" and not instruction.value.startswith("pip install"):
+            # Bytecode and fresh downloads matter to an image and only take time here.
+            script = re.sub(r" --(no-cache|compile-bytecode)\b", "", instruction.value)
+            script = re.sub(r"(?<![\w.}])/(build|opt|var)\b", rf"{root}/\1", script)
+            ran = tool("sh", "-euc", script, env=environment)
+            assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps a path out: the last pattern that fits decides."""
+    out = False
+    for line in (PROJECT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = line.removeprefix("!").rstrip("/")
+        parents = [path, *map(str, Path(path).parents)]
+        if any(fnmatch(parent, pattern) or fnmatch(parent, pattern.removeprefix("**/")) for parent in parents):
+            out = not line.startswith("!")
+    return out
+
+
+def ask(url: str) -> httpx.Response | None:
+    try:
+        return httpx.get(url, timeout=2)
+    except httpx.HTTPError:
+        return None

@@ -1,0 +1,159 @@
+"""The Kubernetes manifests as kustomize builds them: valid by the API's own schema, and saying what they should."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from gateway.settings import Settings
+from tests.deploy.files import DEPLOY, compose, tool
+
+VERSIONS = ("1.33", "1.37")
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, dict[str, Any]]:
+    """The built manifests by kind; config maps by name."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        reason = "kubectl is not installed: apt-get install kubernetes-client"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    built = tool(kubectl, "kustomize", DEPLOY / "kubernetes")
+    assert built.returncode == 0, built.stderr
+    found: dict[str, dict[str, Any]] = {}
+    for manifest in yaml.safe_load_all(built.stdout):
+        kind = manifest["kind"]
+        name = manifest["metadata"]["name"].rsplit("-", 1)[0]
+        found[f"ConfigMap {name}" if kind == "ConfigMap" else kind] = manifest
+    return found
+
+
+def test_valid_by_the_schema(manifests: dict[str, dict[str, Any]]) -> None:
+    for version in VERSIONS:
+        for manifest in manifests.values():
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_misspelt_field_would_be_found(manifests: dict[str, dict[str, Any]]) -> None:
+    wrong = yaml.safe_load(yaml.safe_dump(manifests["Deployment"]))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
+
+
+def test_all_is_there_in_one_namespace(manifests: dict[str, dict[str, Any]]) -> None:
+    kinds = {"Namespace", "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"}
+    assert kinds <= set(manifests)
+    for manifest in manifests.values():
+        if manifest["kind"] != "Namespace":
+            assert manifest["metadata"]["namespace"] == "touchline"
+
+
+def test_export_then_triton_then_gateway_and_the_other_way_round(manifests: dict[str, dict[str, Any]]) -> None:
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    export, triton = pod["initContainers"]
+    (gateway,) = pod["containers"]
+    assert (export["name"], triton["name"], gateway["name"]) == ("export", "triton", "gateway")
+    # A sidecar starts before the container and ends after it.
+    assert triton["restartPolicy"] == "Always"
+    assert "restartPolicy" not in export
+    assert triton["startupProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    assert gateway["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert gateway["livenessProbe"]["httpGet"]["path"] == "/availability"
+    wait = int(gateway["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert pod["terminationGracePeriodSeconds"] > Settings(_env_file=None).challenge_timeout_s + wait + 30
+    assert triton["args"] == compose("gpu")["services"]["triton"]["command"]
+
+
+def test_gateway_and_triton_share_memory_and_user(manifests: dict[str, dict[str, Any]]) -> None:
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for container in (pod["initContainers"][1], pod["containers"][0]):
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+        assert "runAsUser" not in container["securityContext"]
+    assert pod["securityContext"]["runAsUser"] == 1000
+
+
+def test_containers_meet_the_restricted_standard(manifests: dict[str, dict[str, Any]]) -> None:
+    assert manifests["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        security = container["securityContext"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in pod["volumes"]}
+        assert ("hotkey" in mounted) == (container["name"] == "gateway")
+    gpus = {
+        container["name"]: container["resources"]["limits"].get("nvidia.com/gpu") for container in pod["initContainers"]
+    }
+    assert gpus == {"export": "1", "triton": "1"}
+
+
+def test_settings_are_the_gateways_own(manifests: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = manifests["ConfigMap gateway-settings"]["data"]
+    gateway = manifests["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    given |= {entry["name"]: entry["value"] for entry in gateway["env"]}
+    assert given.keys() <= {name.upper() for name in Settings.model_fields}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(_env_file=None)
+    (hotkey,) = [mount["mountPath"] for mount in gateway["volumeMounts"] if mount["name"] == "hotkey"]
+    assert str(settings.hotkey_file.parent) == hotkey
+    exported = set(manifests["ConfigMap export-settings"]["data"]) | {"HF_TOKEN"}
+    assert exported == set(compose("gpu")["services"]["export"]["environment"])
+
+
+def test_one_release_of_nvidias_images(manifests: dict[str, dict[str, Any]]) -> None:
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    images = {container["name"]: container["image"] for container in (*pod["initContainers"], *pod["containers"])}
+    services = compose("gpu")["services"]
+    assert images["triton"] == services["triton"]["image"]
+    assert images["export"] == services["export"]["image"]
+    assert manifests["ConfigMap export-settings"]["data"]["NGC_TAG"] == services["export"]["environment"]["NGC_TAG"]
+
+
+def test_selectors_find_the_pods(manifests: dict[str, dict[str, Any]]) -> None:
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        manifests["Deployment"]["spec"]["selector"]["matchLabels"],
+        manifests["Service"]["spec"]["selector"],
+        manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        manifests["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels
+    assert (
+        manifests["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
+        == manifests["Deployment"]["metadata"]["name"]
+    )
+
+
+def test_scaling_by_queue_time(manifests: dict[str, dict[str, Any]]) -> None:
+    (metric,) = manifests["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    values = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter-values.yaml").read_text())
+    assert metric["pods"]["metric"]["name"] == values["rules"]["custom"][0]["name"]["as"]
+    assert "replicas" not in manifests["Deployment"]["spec"], "an apply would undo the autoscaler's number"
+
+
+def test_a_video_cannot_point_into_the_cluster(manifests: dict[str, dict[str, Any]]) -> None:
+    blocks = [
+        to["ipBlock"]
+        for rule in manifests["NetworkPolicy"]["spec"]["egress"]
+        for to in rule["to"]
+        if "ipBlock" in to and to["ipBlock"]["cidr"] == "0.0.0.0/0"
+    ]
+    (block,) = blocks
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(block["except"])
