@@ -28,6 +28,11 @@ def test_valid_by_the_official_schema() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+def test_what_is_extended_depends_on_nothing() -> None:
+    """Compose refuses to extend a service whose dependencies stand in another file."""
+    assert not [name for name, service in compose("common")["services"].items() if "depends_on" in service]
+
+
 @pytest.mark.parametrize(("variant", "name"), SERVICES)
 def test_each_service_has_what_it_needs_and_no_more(variant: str, name: str) -> None:
     service = compose(variant)["services"][name]

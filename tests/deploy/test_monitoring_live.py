@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
-from tests.deploy.files import DEPLOY
+from tests.deploy.files import DEPLOY, compose
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
@@ -93,6 +94,11 @@ def test_a_dashboards_query_returns_data(watched: Watched, title: str, expressio
     samples = watched.prometheus.query(expression)
     assert samples, f"{title}: no data for {expression}"
     assert all(math.isfinite(float(sample["value"][1])) for sample in samples), samples
+
+
+def test_the_health_check_asks_what_prometheus_answers(watched: Watched) -> None:
+    url = compose("gpu")["services"]["prometheus"]["healthcheck"]["test"][-1]
+    assert httpx.get(url.replace("http://127.0.0.1:9090", watched.prometheus.url)).status_code == 200
 
 
 def test_what_the_dashboards_say_is_what_happened(watched: Watched) -> None:
