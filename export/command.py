@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from export import tensorrt_engine, triton_model
-from export.errors import ExportError, MissingPackageError
+from export.errors import ExportError, MissingPackageError, WeightsError
+from export.frames import calibration_frames, parity_frames
 from export.triton_model import CpuPrecision, ServedModel
 from export.weights import Weights, digest, load, quiet_ultralytics
-from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS
+from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS, PITCH_MODEL
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from export.graph import Suppression, Thresholds
 
 Target = Literal["tensorrt", "openvino", "onnxruntime", "onnx"]
@@ -33,7 +36,9 @@ class ExportOptions:
     """How to export. Sizes are H, W in pixels; `confidence` is what the graph cuts off, not what the gateway shows.
 
     The gateway applies its own, higher threshold; the tracker between them uses the boxes of low score.
-    `classes` names the contract's class of a class of the weights where its own name does not say it.
+    `classes` names the contract's class of a class of the weights where its own name does not say it. `pitch_size` is
+    what the pitch network itself looks at, behind the input of `size` that all models share; None: `size` too.
+    `parity_images` is a folder of pictures to compare precisions on; None: views of the synthetic match.
     """
 
     target: Target
@@ -56,12 +61,16 @@ class ExportOptions:
     level: int = 3
     workspace_gib: float = 4.0
     calibration: Path | None = None
+    pitch_size: tuple[int, int] | None = None
+    parity_images: Path | None = None
+    cuda_graphs: bool = True
     classes: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        height, width = self.size
-        if height % STRIDE or width % STRIDE or min(self.size) < STRIDE:
-            raise ExportError(f"--imgsz {height}x{width}: height and width must be multiples of {STRIDE}.")
+        for flag, size in (("--imgsz", self.size), ("--pitch-imgsz", self.pitch_size or self.size)):
+            height, width = size
+            if height % STRIDE or width % STRIDE or min(size) < STRIDE:
+                raise ExportError(f"{flag} {height}x{width}: height and width must be multiples of {STRIDE}.")
         if self.target not in get_args(Target):
             raise ExportError(f"--target {self.target}: it is one of {', '.join(get_args(Target))}.")
         if self.precision == "int8" and self.calibration is None:
@@ -100,6 +109,7 @@ class Exported:
     precision: str
     batch: str
     size: tuple[int, int]
+    parity: str
     note: str
 
 
@@ -112,6 +122,8 @@ def export_models(
     """
     if not sources:
         raise ExportError("nothing to export: give weights for the player, the pitch or the ball.")
+    if options.pitch_size and PITCH_MODEL not in sources:
+        raise ExportError("--pitch-imgsz: there are no weights for the pitch.")
     if options.target == "tensorrt":
         tensorrt_engine.this_device()  # says what is missing before the weights are read
     console = console or Console(stderr=True)
@@ -139,10 +151,14 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
         yield "writing ONNX"
         write_onnx(weights, network, options)
         size, rows = described(network)
-        taken_as_it_is = weights.form == "exported" and options.target != "tensorrt"
-        if options.stored_precision != "fp32" and not taken_as_it_is:
+        if options.target == "tensorrt":
+            refuse_dynamic_suppression(weights, network)
+        parity, notes = "as given", list[str]()
+        if not taken_as_it_is(weights, options):
             yield f"{options.stored_precision.upper()}"
-            lower_precision(network, options, size)
+            whole = lower_precision(network, options, size)
+            yield "comparing with FP32"
+            parity, notes = compared(whole, network, options, size)
         served = ServedModel(
             name=role,
             engine="onnxruntime" if options.target == "onnx" else options.target,
@@ -152,17 +168,30 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
             preferred=(8, options.opt_batch, options.max_batch) if options.target == "tensorrt" else (),
             queue_delay_us=queue_delay(options),
             instances=options.instances,
+            cuda_graphs=options.cuda_graphs,
             threads=options.threads,
             cpu_precision=options.cpu_precision,
         )
-        yield from place(role, network, served, weights, options)
+        if weights.ignored:
+            notes.insert(0, f"ignored classes: {', '.join(weights.ignored)}")
+        for step in place(role, network, served, weights, options):
+            if isinstance(step, Exported):
+                note = "; ".join((*notes, step.note) if step.note else notes)
+                yield replace(step, parity=parity, note=note)
+            else:
+                yield step
+
+
+def taken_as_it_is(weights: Weights, options: ExportOptions) -> bool:
+    """Whether the file is a finished model of the contract already, which only TensorRT wants otherwise."""
+    return weights.form == "exported" and options.target != "tensorrt"
 
 
 def place(
     role: str, network: Path, served: ServedModel, weights: Weights, options: ExportOptions
 ) -> Iterator[str | Exported]:
     """Put a finished ONNX file where the target wants it, building an engine first for TensorRT."""
-    notes = [f"ignored classes: {', '.join(weights.ignored)}"] if weights.ignored else []
+    note = ""
     batch = f"1 to {options.max_batch}"
     if options.target == "onnx":
         options.out.mkdir(parents=True, exist_ok=True)
@@ -180,18 +209,23 @@ def place(
             workspace_gib=options.workspace_gib,
         )
         built = tensorrt_engine.build_engine(network, file, build, TIMING_CACHE)
-        notes.append("built" if built else "unchanged, kept")
+        note = "built" if built else "unchanged, kept"
         triton_model.write_model(served, file, options.out)
     else:
         triton_model.write_model(served, network, options.out)
         file = options.out / role / triton_model.VERSION / triton_model.ONNX_FILE
-    taken_as_it_is = weights.form == "exported" and options.target != "tensorrt"
-    precision = "as given" if taken_as_it_is else options.stored_precision
-    yield Exported(role, file, precision, batch, served.size, "; ".join(notes))
+    precision = "as given" if taken_as_it_is(weights, options) else options.stored_precision
+    yield Exported(role, file, precision, batch, served.size, parity="", note=note)
 
 
 def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
     """Write the contract graph around the weights, in FP32."""
+    pitch_size = options.pitch_size if weights.task == "pose" else None
+    if pitch_size and weights.form != "torch":
+        raise WeightsError(
+            f"{weights.path}: the size that an .onnx file looks at is fixed in it. Give the .pt for --pitch-imgsz "
+            f"{pitch_size[0]}x{pitch_size[1]}, or leave that out."
+        )
     if weights.form == "exported":
         path.write_bytes(weights.path.read_bytes())
         return
@@ -202,46 +236,65 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
             f"{weights.path}: this export needs torch and onnx ({error}), see requirements/export.in."
         ) from error
     with quiet_ultralytics():
-        compose.contract_model(weights, path, options.size, options.thresholds)
+        compose.contract_model(weights, path, options.size, options.thresholds, pitch_size)
 
 
-def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -> None:
-    """Rewrite an FP32 ONNX file: FP16 arithmetic for TensorRT, FP16 storage elsewhere, INT8 if asked for."""
+def refuse_dynamic_suppression(weights: Weights, path: Path) -> None:
+    """WeightsError for a model made for CPUs: its suppression has no fixed shape, which CUDA graphs need."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    if any(node.op_type == "NonMaxSuppression" for node in nodes):
+        raise WeightsError(
+            f"{weights.path}: exported for a CPU, with ONNX NonMaxSuppression inside. For --target tensorrt give the "
+            ".pt it was made from, or the .onnx that `touchline export --target onnx` makes of that."
+        )
+
+
+def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -> ModelProto:
+    """Rewrite an ONNX file: FP16 arithmetic for TensorRT, FP16 storage elsewhere, INT8 if asked for; its FP32 form.
+
+    The FP32 form is the same weights in FP32 arithmetic, also where they came as FP16.
+    """
     import onnx
 
     from export import precision
 
     model = onnx.load(path)
+    if options.stored_precision == "fp32":
+        return model
     if options.precision == "int8":
         assert options.calibration is not None
-        model = precision.int8_quantized(model, calibration_frames(options.calibration, size))
+        lowered = precision.int8_quantized(model, calibration_frames(options.calibration, size))
     elif options.target == "tensorrt":
-        model = precision.half_computed(model)
+        lowered = precision.half_computed(model)
     else:
-        model = precision.half_stored(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+        lowered = precision.half_stored(model)
+    path.write_bytes(lowered.SerializeToString(deterministic=True))
+    return model
 
 
-def calibration_frames(directory: Path, size: tuple[int, int]) -> Iterator[Any]:
-    """The images of a directory as frames uint8 [1, H, W, 3], letterboxed as the gateway does it."""
-    import cv2
-    import numpy as np
+def compared(whole: ModelProto, path: Path, options: ExportOptions, size: tuple[int, int]) -> tuple[str, list[str]]:
+    """How far what is served lies from its FP32 form on some frames, for the table, and what to know about that."""
+    import onnx
 
-    from touchline.contract import LETTERBOX_GREY, Letterbox
+    from export.half_emulation import half_emulated
+    from export.parity import SEEN, compare
 
-    files = sorted(file for file in directory.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not files:
-        raise ExportError(f"--calibration {directory}: there are no .jpg or .png images in it.")
-    for file in files:
-        image = cv2.imread(str(file))
-        if image is None:
-            raise ExportError(f"{file}: not an image that can be read.")
-        box = Letterbox(image.shape[1], image.shape[0], size[1], size[0])
-        left, top = box.offset
-        width, height = box.content_size
-        frame = np.full((1, *size, 3), LETTERBOX_GREY, np.uint8)
-        frame[0, top : top + height, left : left + width] = cv2.resize(image, (width, height))[..., ::-1]
-        yield frame
+    if options.stored_precision == "fp32":
+        return "is FP32", []
+    frames = parity_frames(options.parity_images, size)
+    if not frames:
+        return "not compared", ["no frames to compare on: give --parity-images"]
+    other, notes = onnx.load(path), []
+    if options.target == "tensorrt" and options.stored_precision == "fp16":
+        other = half_emulated(other)
+        notes.append("parity: of the ONNX file with FP16's rounding, not of the engine")
+    elif options.target == "tensorrt":
+        notes.append("parity: of the ONNX file, not of the engine")
+    # What the graph's own threshold cuts off in one form only is no difference.
+    parity = compare(whole, other, frames, over=max(SEEN, options.confidence + 0.02))
+    return str(parity), notes
 
 
 def described(path: Path) -> tuple[tuple[int, int], int | None]:
@@ -264,7 +317,7 @@ def queue_delay(options: ExportOptions) -> int:
 def table(done: Sequence[Exported]) -> Table:
     """What was exported, for the terminal."""
     result = Table(title="Exported models")
-    for heading in ("model", "file", "size", "precision", "batch", "input", "sha256", "note"):
+    for heading in ("model", "file", "size", "precision", "batch", "input", "parity", "sha256", "note"):
         result.add_column(heading, overflow="fold")
     for entry in done:
         result.add_row(
@@ -274,6 +327,7 @@ def table(done: Sequence[Exported]) -> Table:
             entry.precision,
             entry.batch,
             "x".join(map(str, entry.size)),
+            entry.parity,
             digest(entry.file)[:12],
             entry.note,
         )

@@ -24,16 +24,28 @@ from export.graph import (
     with_preprocessing,
 )
 from export.onnx_file import BATCH, tidy
+from export.rescale import Rescaled
 from export.weights import Weights
 from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
 
 
-def contract_model(weights: Weights, path: Path, size: tuple[int, int], thresholds: Thresholds) -> None:
-    """Write the contract model of an Ultralytics module, or of its raw ONNX export, for inputs of H, W pixels."""
+def contract_model(
+    weights: Weights,
+    path: Path,
+    size: tuple[int, int],
+    thresholds: Thresholds,
+    pitch_size: tuple[int, int] | None = None,
+) -> None:
+    """Write the contract model of an Ultralytics module, or of its raw ONNX export, for inputs of H, W pixels.
+
+    With `pitch_size` the module, a pose model, looks at the input scaled to that size (H, W).
+    """
     output = KEYPOINTS if weights.task == "pose" else DETECTIONS
     if weights.form == "torch":
-        rows = YoloRows(weights.model, size, nms_free=thresholds.nms_free)
-        core = nn.Sequential(rows, finish(weights, thresholds, end_to_end=rows.end_to_end))
+        rows = YoloRows(weights.model, pitch_size or size, nms_free=thresholds.nms_free)
+        core: nn.Module = nn.Sequential(rows, finish(weights, thresholds, end_to_end=rows.end_to_end))
+        if pitch_size and pitch_size != size:
+            core = Rescaled(core, size, pitch_size)
         to_onnx(with_preprocessing(core), path, size, output)
     else:
         path.write_bytes(around(weights, size, thresholds, output).SerializeToString(deterministic=True))

@@ -68,8 +68,8 @@ def rounding(source: str, target: str) -> Iterator[NodeProto]:
 
     Cast nodes would be taken out again by the engine. First Veltkamp's splitting to 11 significant bits (T. J. Dekker,
     A floating-point technique for extending the available precision, 1971); then to multiples of 2^-24, the step of
-    FP16's subnormal numbers, which only numbers under 2^-14 feel (rounded twice, they may be off by one such step); then
-    out of FP32's range and back, which turns what is over FP16's range into infinity.
+    FP16's subnormal numbers, which only numbers under 2^-14 feel (rounded twice, they may be off by one such step);
+    then out of FP32's range and back, which turns what is over FP16's range into infinity.
     """
 
     def step(operator: str, first: str, second: str, output: str) -> NodeProto:

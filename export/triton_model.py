@@ -23,8 +23,8 @@ class ServedModel:
     """A model of the contract as Triton is told about it.
 
     `size` is H, W in pixels; `rows` is K of the detections, None for a pitch model. `preferred` are the batch sizes
-    that Triton waits for, at most `queue_delay_us` microseconds; with `cuda_graphs` they and 1 are also what CUDA graphs
-    are captured for (any other batch runs without).
+    that Triton waits for, at most `queue_delay_us` microseconds; with `cuda_graphs` they and 1 are also what CUDA
+    graphs are captured for (any other batch runs without).
     A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
     Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
     `threads` (0: all cores) and `cpu_precision` ("auto": bf16 where the CPU computes it natively) are for CPU engines.
