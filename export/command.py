@@ -15,6 +15,7 @@ from rich.table import Table
 from export import tensorrt_engine, triton_model
 from export.errors import ExportError, MissingPackageError, WeightsError
 from export.frames import calibration_frames, parity_frames
+from export.plan import BuildOptions
 from export.triton_model import CpuPrecision, ServedModel
 from export.weights import Weights, digest, load, quiet_ultralytics
 from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS, PITCH_MODEL
@@ -201,7 +202,7 @@ def place(
     elif options.target == "tensorrt":
         yield "building the TensorRT engine (minutes)"
         file = options.out / role / triton_model.VERSION / triton_model.PLAN_FILE
-        build = tensorrt_engine.BuildOptions(
+        build = BuildOptions(
             size=served.size,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,

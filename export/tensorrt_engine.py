@@ -1,4 +1,4 @@
-"""Builds a TensorRT plan from an ONNX file, keeps it as long as it fits, and says why one does not fit."""
+"""Builds a TensorRT plan from an ONNX file and keeps it as long as it fits."""
 
 from __future__ import annotations
 
@@ -6,51 +6,15 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from export.errors import EngineError, MissingPackageError
+from export.plan import BuildOptions, Device, Stamp, parse_gpus, read_stamp, stamp_path
 from touchline.contract import INPUT
-
-REBUILD = "touchline export --target tensorrt"
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How a plan is built: batches of the optimisation profile, builder optimisation level 0 to 5, workspace."""
-
-    size: tuple[int, int]
-    opt_batch: int = 16
-    max_batch: int = 32
-    level: int = 3
-    workspace_gib: float = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What a plan is tied to."""
-
-    tensorrt: str
-    gpu: str
-    compute_capability: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a plan was built from and for; written beside it as <plan>.json."""
-
-    onnx_sha256: str
-    device: Device
-    options: BuildOptions
-
 
 Builder = Callable[[bytes, BuildOptions, Path], bytes]
 """From an ONNX file, options and the path of the timing cache to a plan. The seam: tests put their own here."""
-
-
-def stamp_path(plan: Path) -> Path:
-    """Where the stamp of a plan lies."""
-    return plan.with_name(plan.name + ".json")
 
 
 def build_engine(
@@ -80,36 +44,6 @@ def build_engine(
     return True
 
 
-def read_stamp(plan: Path) -> Stamp | None:
-    """The stamp of a plan; None if there is none or it cannot be read."""
-    try:
-        raw = json.loads(stamp_path(plan).read_text())
-        options = raw["options"] | {"size": tuple(raw["options"]["size"])}
-        return Stamp(raw["onnx_sha256"], Device(**raw["device"]), BuildOptions(**options))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def check_plan(plan: Path, device: Device | None = None) -> None:
-    """EngineError, with the command that fixes it, if this machine's TensorRT or GPU cannot run the plan."""
-    if not plan.is_file():
-        raise EngineError(f"{plan}: there is no plan. Build it with `{REBUILD}`.")
-    stamp = read_stamp(plan)
-    if stamp is None:
-        raise EngineError(f"{plan}: nothing says which TensorRT built it. Build it again with `{REBUILD}`.")
-    device = device or this_device()
-    for what, built, here in (
-        ("TensorRT", stamp.device.tensorrt, device.tensorrt),
-        ("the GPU", stamp.device.gpu, device.gpu),
-        ("compute capability", stamp.device.compute_capability, device.compute_capability),
-    ):
-        if built != here:
-            raise EngineError(
-                f"{plan}: built for {what} {built}, this is {here}. Build it again with `{REBUILD}`, in the TensorRT "
-                "image whose tag equals the Triton image's."
-            )
-
-
 def tensorrt_version() -> str:
     """Version of the TensorRT package; MissingPackageError where it is not installed."""
     try:
@@ -128,12 +62,12 @@ def this_device() -> Device:
     query = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
-        gpu, capability = answer.stdout.strip().splitlines()[0].rsplit(",", 1)
+        gpu, capability = parse_gpus(answer.stdout)[0]
     except (OSError, subprocess.SubprocessError, IndexError, ValueError) as error:
         raise EngineError(
             f"--target tensorrt needs an NVIDIA GPU and its driver: nvidia-smi names none ({error})."
         ) from error
-    return Device(version, gpu.strip(), capability.strip())
+    return Device(version, gpu, capability)
 
 
 def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) -> bytes:
@@ -153,6 +87,8 @@ def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) 
     settings = builder.create_builder_config()
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
     settings.builder_optimization_level = options.level
+    # On by default, it would round what is FP32 on purpose, box decoding above all, to 11 bits.
+    settings.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     low, best, high = (trt.Dims([batch, *options.size, 3]) for batch in (1, options.opt_batch, options.max_batch))
     profile.set_shape(INPUT, low, best, high)

@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export import tensorrt_engine
 from export.command import ExportOptions, export_model, export_models
 from export.errors import ExportError, WeightsError
+from export.plan import BuildOptions, Device
 from tests.export.networks import NAMES, SIZE, checkpoint, frames, run_onnxruntime
 from touchline.local_triton import LocalTriton
 
@@ -159,12 +160,12 @@ def test_the_tensorrt_flow_with_another_builder(
 ) -> None:
     networks: list[bytes] = []
 
-    def builder(network: bytes, options: tensorrt_engine.BuildOptions, timing_cache: Path) -> bytes:
+    def builder(network: bytes, options: BuildOptions, timing_cache: Path) -> bytes:
         networks.append(network)
         assert (options.size, options.opt_batch, options.max_batch) == (SIZE, 16, 32)
         return b"plan"
 
-    device = tensorrt_engine.Device("11.4.0", "NVIDIA L4", "8.9")
+    device = Device("11.4.0", "NVIDIA L4", "8.9")
     monkeypatch.setattr(tensorrt_engine, "this_device", lambda: device)
     monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", builder)
     monkeypatch.chdir(tmp_path)

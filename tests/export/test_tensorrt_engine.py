@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from export.errors import EngineError
-from export.tensorrt_engine import BuildOptions, Device, build_engine, check_plan, read_stamp, stamp_path
+from export.plan import BuildOptions, Device, check_plan, read_stamp, stamp_path
+from export.tensorrt_engine import build_engine
 
 OPTIONS = BuildOptions(size=(384, 640), opt_batch=8, max_batch=16)
 DEVICE = Device("11.4.0", "NVIDIA L4", "8.9")
