@@ -17,7 +17,7 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/touchline \
       -r /build/gateway.txt -r /build/export.txt
 COPY touchline /opt/touchline/app/touchline
 COPY export /opt/touchline/app/export
-COPY model_repository /opt/touchline/bundled
+COPY model_repository/pitch /opt/touchline/bundled/pitch
 COPY deploy/export.sh /opt/touchline/bin/export-once
 RUN chmod 0755 /opt/touchline/bin/export-once \
  && install -d -m 0777 /var/lib/touchline /weights

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Exports the operator's weights, or the bundled models, to TensorRT engines; at once done when nothing has changed.
+# Exports the operator's weights to TensorRT engines; at once done when nothing has changed.
 # Environment: PLAYER_WEIGHTS, PITCH_WEIGHTS, BALL_WEIGHTS (a file, or owner/name:file on the hub; empty: WEIGHTS/<role>.pt
-# or .onnx, else the bundled model), EXPORT_IMGSZ, EXPORT_MAX_BATCH, EXPORT_PRECISION, NGC_TAG.
+# or .onnx, for the pitch else the bundled model; the bundled player model is for CPUs only), EXPORT_IMGSZ,
+# EXPORT_MAX_BATCH, EXPORT_PRECISION, NGC_TAG.
 set -eu
 WEIGHTS=${WEIGHTS:-/weights}
 BUNDLED=${BUNDLED:-/opt/touchline/bundled}
@@ -10,9 +11,10 @@ STAMP=${STAMP:-/var/lib/touchline/exported}
 
 find_weights() { # role, what the operator said
     if [ -n "$2" ]; then echo "$2"; return; fi
-    for file in "$WEIGHTS/$1.pt" "$WEIGHTS/$1.onnx" "$BUNDLED/$1/1/model.onnx"; do
+    for file in "$WEIGHTS/$1.pt" "$WEIGHTS/$1.onnx"; do
         if [ -f "$file" ]; then echo "$file"; return; fi
     done
+    if [ "$1" = pitch ] && [ -f "$BUNDLED/pitch/1/model.onnx" ]; then echo "$BUNDLED/pitch/1/model.onnx"; fi
 }
 contents() { # of a file, or the name itself for one on the hub
     if [ -f "$1" ]; then sha256sum < "$1"; else echo "$1"; fi

@@ -28,10 +28,10 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("bin", "weights", "bundled/player/1", "bundled/pitch/1", "app/export", "app/touchline"):
+        for name in ("bin", "weights", "bundled/pitch/1", "app/export", "app/touchline"):
             (root / name).mkdir(parents=True)
-        for name in ("player", "pitch"):
-            (root / "bundled" / name / "1" / "model.onnx").write_text(name)
+        (root / "bundled" / "pitch" / "1" / "model.onnx").write_text("pitch")
+        (root / "weights" / "player.pt").write_text("player")
         self.tool("python", PYTHON)
         self.gpu("NVIDIA L4, 8.9")
 
@@ -64,18 +64,18 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_the_bundled_models_without_weights(host: Host) -> None:
+def test_the_bundled_pitch_model_without_other_weights(host: Host) -> None:
     done = host.export()
     assert done.returncode == 0, done.stderr
     (call,) = host.calls
     assert call[:3] == ["-m", "touchline.cli", "export"]
-    assert call[call.index("--player") + 1] == "bundled/player/1/model.onnx"
+    assert call[call.index("--player") + 1] == "weights/player.pt"
+    assert call[call.index("--pitch") + 1] == "bundled/pitch/1/model.onnx"
     assert call[call.index("--target") + 1] == "tensorrt"
     assert "--ball" not in call
 
 
 def test_weights_in_the_folder_and_on_the_hub(host: Host) -> None:
-    (host.root / "weights" / "player.pt").write_text("mine")
     done = host.export(PITCH_WEIGHTS="me/pitch:best.pt", EXPORT_IMGSZ="736x1280", EXPORT_PRECISION="fp32")
     assert done.returncode == 0, done.stderr
     (call,) = host.calls
@@ -127,10 +127,11 @@ def test_a_failed_export_is_tried_again(host: Host) -> None:
 
 
 def test_missing_weights_are_named(host: Host) -> None:
-    (host.root / "bundled" / "pitch" / "1" / "model.onnx").unlink()
+    (host.root / "weights" / "player.pt").unlink()
     refused = host.export()
     assert refused.returncode == 1
-    assert "pitch.pt" in refused.stderr
+    assert "player.pt" in refused.stderr
+    assert not host.calls
 
 
 def test_the_real_command_takes_these_options(host: Host) -> None:
