@@ -32,6 +32,7 @@ from benchmarks.common import (
 )
 from demo.match import Match
 from gateway.settings import Settings
+from touchline.bench_engine import unregister
 from touchline.contract import DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL
 from touchline.local_chain import LocalChain, local_chain
 from touchline.local_triton import DEFAULT_REPOSITORY
@@ -171,7 +172,7 @@ async def engine_alone(url: str, counts: Counts, frames: npt.NDArray[np.uint8], 
                 await asyncio.gather(*(work(slot) for slot in range(in_flight)))
                 return time.perf_counter() - began
             finally:
-                await client.unregister_system_shared_memory(memory.name)
+                await unregister(client, memory.name)
     finally:
         memory.close()
         memory.unlink()

@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,7 +77,9 @@ def test_rates_count_frames_and_latencies_are_in_ms(quick_triton: LocalTriton, m
     """A clock of 10 ms a look: two looks around a request, one more to see whether the time is up."""
     model = asyncio.run(engine_bench.served_models(quick_triton.grpc_url))[0]
     ticks = itertools.count()
-    monkeypatch.setattr(engine_bench, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 0.01))
+    monkeypatch.setattr(
+        engine_bench, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * 0.01, monotonic=time.monotonic)
+    )
     rate, percentiles = asyncio.run(engine_bench.by_requests(quick_triton.grpc_url, model, 8, 1, 3.0))
     assert percentiles == pytest.approx((10, 10, 10))
     assert rate == pytest.approx(8 / 0.03, rel=0.02)
