@@ -19,6 +19,7 @@ COPY touchline /opt/touchline/app/touchline
 COPY export /opt/touchline/app/export
 COPY model_repository/pitch /opt/touchline/bundled/pitch
 COPY deploy/export.sh /opt/touchline/bin/export-once
+COPY deploy/triton-checked.sh /opt/touchline/bin/triton-checked
 RUN chmod 0755 /opt/touchline/bin/export-once \
  && install -d -m 0777 /var/lib/touchline /weights
 ENV PATH=/opt/touchline/bin:$PATH \

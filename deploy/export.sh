@@ -8,6 +8,7 @@ WEIGHTS=${WEIGHTS:-/weights}
 BUNDLED=${BUNDLED:-/opt/touchline/bundled}
 OUT=${OUT:-/var/lib/touchline/repository}
 STAMP=${STAMP:-/var/lib/touchline/exported}
+SERVE=${SERVE:-/var/lib/touchline}
 
 find_weights() { # role, what the operator said
     if [ -n "$2" ]; then echo "$2"; return; fi
@@ -36,6 +37,11 @@ set -- --player "$player" --pitch "$pitch"
 if [ -n "$ball" ]; then echo "ball: $ball"; set -- "$@" --ball "$ball"; fi
 set -- "$@" --target tensorrt --imgsz "${EXPORT_IMGSZ:-384x640}" --max-batch "${EXPORT_MAX_BATCH:-32}" \
     --precision "${EXPORT_PRECISION:-fp16}" --out "$OUT"
+
+# What Triton's container runs before its server: the check, which needs Python alone, and the script that calls it.
+rm -rf "$SERVE/export"
+cp -R "${PYTHONPATH:-.}/export" "$SERVE/export"
+cp "$(command -v triton-checked)" "$SERVE/triton-checked"
 
 # Whatever decides what the engines are: the command, the weights themselves, TensorRT by its release, the exporter, the GPUs.
 now=$({

@@ -78,10 +78,10 @@ def instructions(dockerfile: Path) -> list[Instruction]:
 
 def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
-        # A health check's command replaces, as in compose; everything else that is a list is joined.
+        # A command replaces, as in compose; everything else that is a list is joined.
         return {
             key: over[key]
-            if key == "test"
+            if key in ("command", "test") and key in over
             else _merge(base[key], over[key])
             if key in base and key in over
             else over.get(key, base.get(key))

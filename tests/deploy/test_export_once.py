@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.deploy.files import DEPLOY, tool
+from tests.deploy.files import DEPLOY, PROJECT, tool
 from touchline.cli import app
 
 # In place of Python and nvidia-smi: notes the command and writes what an export writes.
@@ -33,6 +35,7 @@ class Host:
         (root / "bundled" / "pitch" / "1" / "model.onnx").write_text("pitch")
         (root / "weights" / "player.pt").write_text("player")
         self.tool("python", PYTHON)
+        self.tool("triton-checked", (DEPLOY / "triton-checked.sh").read_text())
         self.gpu("NVIDIA L4, 8.9")
 
     def tool(self, name: str, text: str) -> None:
@@ -50,6 +53,7 @@ class Host:
             "BUNDLED": "bundled",
             "OUT": "repository",
             "STAMP": "exported",
+            "SERVE": ".",
         }
         return tool("sh", DEPLOY / "export.sh", cwd=self.root, env={**own, **environment})
 
@@ -124,6 +128,22 @@ def test_a_failed_export_is_tried_again(host: Host) -> None:
     host.tool("python", PYTHON)
     assert host.export().returncode == 0
     assert len(host.calls) == 1
+
+
+def test_triton_starts_only_with_engines_that_fit(host: Host) -> None:
+    """What the export leaves for Triton's container, run with the project's own check."""
+    shutil.rmtree(host.root / "app" / "export")
+    shutil.copytree(PROJECT / "export", host.root / "app" / "export")
+    assert host.export().returncode == 0
+    command = ("sh", host.root / "triton-checked", "echo", "serving")
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    served = tool(*command, env=environment, cwd="/")
+    assert served.stdout == "serving\n", served.stderr
+    (host.root / "repository" / "player" / "config.pbtxt").write_text('platform: "tensorrt_plan"')
+    refused = tool(*command, env=environment, cwd="/")
+    assert refused.returncode == 1
+    assert "there is no plan" in refused.stderr
+    assert not refused.stdout
 
 
 def test_missing_weights_are_named(host: Host) -> None:
