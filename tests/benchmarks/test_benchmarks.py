@@ -8,20 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import common, concurrency, gateway_alone, limit, memory, transport
+from benchmarks import common, concurrency, gateway_alone, limit, memory, reference, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
 from gateway.tracking import Tracker
 from tests.support.videos import make_video, read_number
 from touchline.contract import DEFAULT_SIZE, Letterbox
 from touchline.homography import pitch_homography
+from touchline.local_chain import local_chain
 from touchline.local_triton import LocalTriton
 
 
@@ -172,6 +175,54 @@ def test_concurrency(run: Callable[..., dict], tmp_path: Path, engine: Path) -> 
     numbers = run(concurrency.main, "--runs", 1, "--at-once", 2, "--video", video, "--repository", engine)
     assert [one["frames"] for one in numbers["runs"]["at once"]] == [40]
     assert len(numbers["runs"]["at once"][0]["each_s"]) == 2
+
+
+_REFERENCE = """#!/bin/sh
+[ "$1" = -c ] && exit 0
+case "$*" in *1280*) rate=3.0 ;; *) rate=6.0 ;; esac
+size=$(echo "$*" | sed "s/.*--player-size \\([0-9]*\\).*/\\1/")
+stages='"decode_ms": 1, "player_ms": 2, "pitch_ms": 3, "track_ms": 4'
+echo "{\\"sizes\\": {\\"$size\\": {\\"frames_per_s\\": $rate, \\"boxes_a_frame\\": 9, $stages}}}"
+"""
+
+
+def test_against_the_reference(
+    run: Callable[..., dict], tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop itself needs torch; what is made of its numbers does not."""
+    python = tmp_path / "python"
+    python.write_text(_REFERENCE)
+    python.chmod(0o755)
+    settings: list[dict[str, str]] = []
+
+    with local_chain(repository=engine) as chain:
+
+        def one_chain(**wanted: Any) -> Any:
+            settings.append(wanted["settings"])
+            return nullcontext(chain)
+
+        monkeypatch.setattr(reference, "local_chain", one_chain)
+        numbers = run(
+            reference.main,
+            *("--runs", 1, "--video", make_video(tmp_path / "video.mp4", 20), "--python", python),
+            *("--player", "player.pt", "--pitch", "pitch.pt"),
+        )
+    rates = numbers["frames_per_s"]
+    assert rates["reference, player 1280 px"] == 3
+    assert numbers["ratios"] == {
+        "Touchline, defaults": pytest.approx(rates["Touchline, defaults"] / 3),
+        "Touchline, stride 1": pytest.approx(rates["Touchline, stride 1"] / 6),
+    }
+    assert {} in settings
+    assert common.EVERY_FRAME in settings
+
+
+def test_a_failing_reference_is_reported(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such weights >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(RuntimeError, match="no such weights"):
+        reference.run_reference(python, Path("video.mp4"), (Path("a.pt"), Path("b.pt")), 640, 4)
 
 
 def _counted(triton: LocalTriton, name: str) -> tuple[float, float]:
