@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     img_size: int = Field(
         640, description="Width of the model input you expect; the served models decide, and a difference is logged."
     )
-    batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 8 on a CPU.")
+    batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 16 on a CPU.")
     frame_stride: int = Field(2, ge=1, le=50, description="Every n-th frame is inferred, the others are interpolated.")
     pitch_stride: int = Field(
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     @property
     def slot_frames(self) -> int:
         """Frames in one slot, which is the largest batch sent to Triton."""
-        return self.batch_size or (32 if self.on_gpu else 8)
+        return self.batch_size or (32 if self.on_gpu else 16)
 
     @property
     def slots_per_challenge(self) -> int:
