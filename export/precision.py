@@ -57,6 +57,11 @@ def half_computed(model: ModelProto) -> ModelProto:
     of the player model's 1597 boxes over 0.3 lie within 0.014 px with the first one, 0.023 px without, and 2 instead of
     5 move by more than 1 px; the keypoints of an Ultralytics pose model lie within 0.125 px with the last ones, 0.18 px
     without. Both are some 1 % of the arithmetic. Attention in FP32 gains nothing.
+
+    ModelOpt 0.47's AutoCast, measured in the same way on 30 real and 30 synthetic frames, converts more (407 of the
+    player model's 460 nodes instead of 283), decoding among them, and is worse: 99 % of the boxes within 0.24 px instead
+    of 0.014 px, of a heatmap network's keypoints within 0.41 px instead of 0.012 px, of a pose network's within 0.85 px
+    instead of 0.15 px.
     """
     result = whole_weights(model)
     graph = result.graph
