@@ -262,6 +262,9 @@ def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -
     from export import precision
 
     model = onnx.load(path)
+    if options.target == "tensorrt":
+        model = precision.cast_at_once(model)
+        path.write_bytes(model.SerializeToString(deterministic=True))
     if options.stored_precision == "fp32":
         return model
     if options.precision == "int8":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
 from rich.console import Console
@@ -177,6 +178,8 @@ def test_the_tensorrt_flow_with_another_builder(
     (*_, second) = export_model("player", weights["player"], ExportOptions("tensorrt", out))
     assert second.note.endswith("not of the engine; unchanged, kept") and len(networks) == 1
     assert b"NonMaxSuppression" not in networks[0], "static shapes only"
+    nodes = onnx.load_from_string(networks[0]).graph.node
+    assert [node.op_type for node in nodes if "frames" in node.input] == ["Cast"], "UINT8 goes into a Cast only"
 
 
 def test_without_tensorrt_the_remedy_is_named(weights: dict[str, Path], tmp_path: Path) -> None:

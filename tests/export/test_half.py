@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from export.frames import parity_frames
 from export.half_emulation import half_emulated
 from export.parity import Parity, compare, compare_boxes, compare_keypoints, session
-from export.precision import edge_nodes, half_computed, network_nodes
+from export.precision import cast_at_once, edge_nodes, half_computed, network_nodes
 
 PROJECT = Path(__file__).parents[2]
 BUNDLED = {name: PROJECT / "model_repository" / name / "1" / "model.onnx" for name in ("player", "pitch")}
@@ -34,6 +34,22 @@ def test_fp16_keeps_what_the_bundled_models_see(name: str) -> None:
     assert parity.pixels < 1
     assert parity.score < 0.01
     assert parity.pixels > 0.002, "an engine that leaves the rounding out would see no difference"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_frames_are_cast_before_anything_else(name: str) -> None:
+    """TensorRT takes UINT8 into a Cast only."""
+    model = onnx.load(BUNDLED[name])
+    moved = cast_at_once(model)
+    frames = model.graph.input[0].name
+    assert [node.op_type for node in model.graph.node if frames in node.input] == ["Transpose"], (
+        "else this tests nothing"
+    )
+    assert [node.op_type for node in moved.graph.node if frames in node.input] == ["Cast"]
+    height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
+    parity = compare(model, moved, parity_frames(None, (height, width))[:1])
+    assert parity == Parity(seen=parity.seen) and parity.seen > 3
+    assert cast_at_once(moved) == moved
 
 
 def cast_twice(kind: int) -> ModelProto:
