@@ -1,8 +1,8 @@
 """Whether sampling fast scenes more and still ones less beats a fixed stride, at equal numbers of inferences.
 
 Every frame of the demo clip is inferred once by the bundled player model; then the tracker is given the frames that
-each way of sampling would have chosen. Adaptive sampling sets the next stride to `threshold` over the median speed of the
-boxes (px a frame) between the last two inferred frames, within bounds.
+each way of sampling would have chosen. Adaptive sampling sets the next stride to `threshold` over the median speed of
+the boxes (px a frame) between the last two inferred frames, within bounds.
 """
 
 from __future__ import annotations

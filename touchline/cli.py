@@ -79,7 +79,7 @@ def serve() -> None:
         _fail(f"setting {'.'.join(str(part) for part in first['loc']).upper()}: {first['msg']}")
     except StartupError as error:
         _fail(str(error))
-    # Decoding takes the interpreter back after every packet: at Python's 5 ms tracking and decoding wait for each other.
+    # Decoding takes the interpreter back after every packet; at Python's 5 ms it and tracking wait for each other.
     sys.setswitchinterval(0.02)
     uvicorn.run(
         gateway, host=settings.host, port=settings.port, log_config=None, access_log=settings.log_level == "debug"

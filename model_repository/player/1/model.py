@@ -1,65 +1,67 @@
 """Triton's Python backend for a CPU: runs the model.onnx beside this file with OpenVINO or ONNX Runtime.
 
-Copied into a model directory by the exporter and read by Triton alone, so it imports nothing of the project.
-Parameters in config.pbtxt: engine (openvino | onnxruntime), threads (0: all cores), precision (f32 | bf16).
+Copied into a model directory by the exporter and loaded by Triton alone, so it imports nothing of the project.
+Parameters in config.pbtxt: engine (openvino | onnxruntime), threads (0: all cores it may use), precision (f32 | bf16 |
+auto: bf16 where the CPU computes it natively, which halves the time).
+
+Frames run one by one, as many at a time as the engine has streams: on a CPU a batch only pushes the activations out of
+the caches, and a fixed batch of one needs no new plan for each batch size that Triton forms.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+Infer = Callable[[list[Any], list[Any]], None]
+"""From frames, each uint8 [1, H, W, 3], into as many rows, each float32 [1, ...]."""
+
 
 class TritonPythonModel:
     """One instance of the served model; Triton calls initialize once and execute for every batch it formed."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compile the model and run it once, so that the first request does not wait for that."""
+        """Compile the model."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
-        self.max_batch = max(1, int(config["max_batch_size"]))
         self.input = config["input"][0]["name"]
         self.output = config["output"][0]["name"]
+        self.output_dims = [int(dim) for dim in config["output"][0]["dims"]]
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         start = {"openvino": openvino_engine, "onnxruntime": onnxruntime_engine}[parameters["engine"]]
-        self.infer = start(path, int(parameters["threads"]), parameters["precision"])
-        self.infer(np.zeros((1, *config["input"][0]["dims"]), np.uint8))
+        self.infer: Infer = start(path, int(parameters["threads"]), parameters["precision"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer every request, each with its own error where it has one; whole requests are joined up to max_batch."""
+        """Answer every request; the frames of all of them share the engine's streams."""
         responses: list[Any] = [None] * len(requests)
-        waiting: list[tuple[int, Any]] = []
+        waiting: dict[int, Any] = {}
+        frames: list[Any] = []
+        rows: list[Any] = []
         for index, request in enumerate(requests):
+            tensor = pb_utils.get_input_tensor_by_name(request, self.input)
             if request.is_cancelled():
                 responses[index] = failure("the request was cancelled", pb_utils.TritonError.CANCELLED)
-                continue
-            tensor = pb_utils.get_input_tensor_by_name(request, self.input)
-            if tensor is None:
+            elif tensor is None:
                 responses[index] = failure(f"the request has no input {self.input}", pb_utils.TritonError.INVALID_ARG)
-                continue
-            waiting.append((index, tensor.as_numpy()))
-        for group in joined(waiting, self.max_batch):
-            self.answer(group, responses)
-        return responses
-
-    def answer(self, group: list[tuple[int, Any]], responses: list[Any]) -> None:
-        """Infer the frames of a group together and put each one's share into `responses`."""
-        frames = group[0][1] if len(group) == 1 else np.concatenate([frames for _, frames in group])
+            else:
+                batch = tensor.as_numpy()
+                waiting[index] = np.empty((len(batch), *self.output_dims), np.float32)
+                frames.extend(batch[place : place + 1] for place in range(len(batch)))
+                rows.extend(waiting[index][place : place + 1] for place in range(len(batch)))
         try:
-            rows = self.infer(frames)
+            self.infer(frames, rows)
         except Exception as error:
-            for index, _ in group:
-                responses[index] = failure(f"inference failed: {error}", pb_utils.TritonError.INTERNAL)
-            return
-        first = 0
-        for index, frames in group:
-            share = np.ascontiguousarray(rows[first : first + len(frames)])
-            responses[index] = pb_utils.InferenceResponse([pb_utils.Tensor(self.output, share)])
-            first += len(frames)
+            message = f"inference failed: {error}"
+            return [response or failure(message, pb_utils.TritonError.INTERNAL) for response in responses]
+        for index, answer in waiting.items():
+            responses[index] = pb_utils.InferenceResponse([pb_utils.Tensor(self.output, answer)])
+        return responses
 
 
 def failure(message: str, code: int) -> Any:
@@ -67,47 +69,45 @@ def failure(message: str, code: int) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def joined(waiting: list[tuple[int, Any]], max_batch: int) -> list[list[tuple[int, Any]]]:
-    """Neighbouring requests in groups of at most `max_batch` frames; one larger request stays alone."""
-    groups: list[list[tuple[int, Any]]] = []
-    size = 0
-    for index, frames in waiting:
-        if not groups or size + len(frames) > max_batch:
-            groups.append([])
-            size = 0
-        groups[-1].append((index, frames))
-        size += len(frames)
-    return groups
-
-
-def openvino_engine(path: Path, threads: int, precision: str) -> Any:
-    """A function from frames uint8 [N, H, W, 3] to the model's output, run by OpenVINO."""
+def openvino_engine(path: Path, threads: int, precision: str) -> Infer:
+    """OpenVINO with a batch of one and as many streams as pay on this CPU."""
     import openvino
 
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({0: [1, *(int(dim.get_length()) for dim in model.input(0).partial_shape[1:])]})
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+        # Several models share the cores: pinned, they would all sit on the first ones.
+        "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.Core().compile_model(path, "CPU", config)
-    request = compiled.create_infer_request()
+    if precision != "auto":
+        config["INFERENCE_PRECISION_HINT"] = precision
+    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config))
+    queue.set_callback(lambda request, row: np.copyto(row, request.get_output_tensor(0).data))
 
-    def infer(frames: Any) -> Any:
-        return request.infer([frames], share_inputs=True)[0]
+    def infer(frames: list[Any], rows: list[Any]) -> None:
+        try:
+            for frame, row in zip(frames, rows, strict=True):
+                queue.start_async([frame], row, share_inputs=True)
+        finally:
+            queue.wait_all()
 
     return infer
 
 
-def onnxruntime_engine(path: Path, threads: int, precision: str) -> Any:
-    """A function from frames uint8 [N, H, W, 3] to the model's output, run by ONNX Runtime (always f32)."""
+def onnxruntime_engine(path: Path, threads: int, precision: str) -> Infer:
+    """ONNX Runtime, always f32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def infer(frames: Any) -> Any:
-        return session.run(None, {name: frames})[0]
+    def infer(frames: list[Any], rows: list[Any]) -> None:
+        for frame, row in zip(frames, rows, strict=True):
+            row[...] = session.run(None, {name: frame})[0]
 
     return infer
