@@ -28,7 +28,7 @@ from training.data import letterbox
 from training.metrics import score_boxes
 from training.player_data import PlayerDataset, PlayerSample, collate, load_player_views, load_players
 
-CLASS_WEIGHTS = (2.0, 2.0, 1.0, 2.0)
+CLASS_WEIGHTS = (2.0, 2.0, 1.0, 3.0)
 """Weight of each class in the classification loss: 24 players come with one or two of anything else."""
 
 
