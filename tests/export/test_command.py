@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -52,7 +54,7 @@ def test_the_same_weights_give_the_same_bytes(role: str, weights: dict[str, Path
 def test_triton_serves_what_was_written_under_strict_configs(weights: dict[str, Path], tmp_path: Path) -> None:
     """LocalTriton runs the server with automatic configs off: a wrong config.pbtxt does not load."""
     report = io.StringIO()
-    options = ExportOptions("openvino", tmp_path / "models", threads=1, confidence=0.5)
+    options = ExportOptions("openvino", tmp_path / "models", threads=1, confidence=0.5, cpu_precision="f32")
     export_models(weights, options, Console(file=report, width=200))
     for role in weights:
         assert str(tmp_path / "models" / role / "1" / "model.onnx") in report.getvalue().replace("\n", "")
@@ -185,3 +187,35 @@ def test_the_tensorrt_flow_with_another_builder(
 def test_without_tensorrt_the_remedy_is_named(weights: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"needs TensorRT's Python package.*`export` service"):
         export_models(weights, ExportOptions("tensorrt", tmp_path), Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_model_for_the_cpu_is_refused_for_tensorrt(precision: Any, weights: dict[str, Path], tmp_path: Path) -> None:
+    """Its NonMaxSuppression has no fixed shape."""
+    calibration = tmp_path / "calibration"
+    for_cpu = run("player", weights["player"], "openvino", tmp_path / "cpu")
+    with pytest.raises(WeightsError, match=r"exported for a CPU.* give the \.pt .*`touchline export --target onnx`"):
+        run("player", for_cpu, "tensorrt", tmp_path, precision=precision, calibration=calibration)
+
+
+def test_the_table_says_how_near_to_fp32_it_is(weights: dict[str, Path], tmp_path: Path) -> None:
+    report = io.StringIO()
+    (done,) = export_models(
+        {"player": weights["player"]}, ExportOptions("onnx", tmp_path), Console(file=report, width=200)
+    )
+    assert "parity" in report.getvalue() and done.parity in report.getvalue()
+    assert re.fullmatch(r"\d+\.\d\d px, \d\.\d{3}(, \d+ of \d+ lost)?|nothing seen", done.parity)
+    (again,) = export_models({"player": done.file}, ExportOptions("openvino", tmp_path), Console(file=report))
+    assert again.parity == "as given"
+
+
+def test_pictures_to_compare_on(weights: dict[str, Path], tmp_path: Path) -> None:
+    for index, frame in enumerate(frames(2, size=(360, 500))):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), frame)
+    options = ExportOptions("onnx", tmp_path / "out", confidence=0.5, parity_images=tmp_path)
+    (*_, done) = export_model("player", weights["player"], options)
+    assert " px, " in done.parity
+    (tmp_path / "empty").mkdir()
+    options = ExportOptions("onnx", tmp_path / "out", parity_images=tmp_path / "empty")
+    with pytest.raises(ExportError, match=r"--parity-images .*empty: there are no \.jpg or \.png images in it"):
+        list(export_model("player", weights["player"], options))
