@@ -152,14 +152,15 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
         yield "writing ONNX"
         write_onnx(weights, network, options)
         size, rows = described(network)
-        if options.target == "tensorrt":
-            refuse_dynamic_suppression(weights, network)
         parity, notes = "as given", list[str]()
         if not taken_as_it_is(weights, options):
             yield f"{options.stored_precision.upper()}"
+            if options.target == "tensorrt" and make_shapes_static(weights, network, options):
+                notes.append("suppression by rounds instead of NonMaxSuppression")
             whole = lower_precision(network, options, size)
             yield "comparing with FP32"
-            parity, notes = compared(whole, network, options, size)
+            parity, note = compared(whole, network, options, size)
+            notes.extend([note] if note else [])
         served = ServedModel(
             name=role,
             engine="onnxruntime" if options.target == "onnx" else options.target,
@@ -240,16 +241,28 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
         compose.contract_model(weights, path, options.size, options.thresholds, pitch_size)
 
 
-def refuse_dynamic_suppression(weights: Weights, path: Path) -> None:
-    """WeightsError for a model made for CPUs: its suppression has no fixed shape, which CUDA graphs need."""
+def make_shapes_static(weights: Weights, path: Path, options: ExportOptions) -> bool:
+    """Take the suppression of a model made for CPUs out of an ONNX file, one of fixed shape in; whether it had to.
+
+    CUDA graphs need fixed shapes. WeightsError, with the remedy, if that cannot be done.
+    """
     import onnx
 
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    if any(node.op_type == "NonMaxSuppression" for node in nodes):
+    model = onnx.load(path)
+    if all(node.op_type != "NonMaxSuppression" for node in model.graph.node):
+        return False
+    try:
+        from export import compose
+
+        model = compose.with_static_suppression(model, options.thresholds)
+    except (ImportError, ValueError) as error:
         raise WeightsError(
-            f"{weights.path}: exported for a CPU, with ONNX NonMaxSuppression inside. For --target tensorrt give the "
-            ".pt it was made from, or the .onnx that `touchline export --target onnx` makes of that."
-        )
+            f"{weights.path}: exported for a CPU, with ONNX NonMaxSuppression inside, which cannot be replaced here "
+            f"({error}). For --target tensorrt give the .pt it was made from, or the .onnx that `touchline export "
+            "--target onnx` makes of that."
+        ) from error
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return True
 
 
 def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -> ModelProto:
@@ -278,7 +291,7 @@ def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -
     return model
 
 
-def compared(whole: ModelProto, path: Path, options: ExportOptions, size: tuple[int, int]) -> tuple[str, list[str]]:
+def compared(whole: ModelProto, path: Path, options: ExportOptions, size: tuple[int, int]) -> tuple[str, str]:
     """How far what is served lies from its FP32 form on some frames, for the table, and what to know about that."""
     import onnx
 
@@ -286,19 +299,18 @@ def compared(whole: ModelProto, path: Path, options: ExportOptions, size: tuple[
     from export.parity import SEEN, compare
 
     if options.stored_precision == "fp32":
-        return "is FP32", []
+        return "is FP32", ""
     frames = parity_frames(options.parity_images, size)
     if not frames:
-        return "not compared", ["no frames to compare on: give --parity-images"]
-    other, notes = onnx.load(path), []
+        return "not compared", "no frames to compare on: give --parity-images"
+    other, note = onnx.load(path), ""
     if options.target == "tensorrt" and options.stored_precision == "fp16":
         other = half_emulated(other)
-        notes.append("parity: of the ONNX file with FP16's rounding, not of the engine")
+        note = "parity: of the ONNX file with FP16's rounding, not of the engine"
     elif options.target == "tensorrt":
-        notes.append("parity: of the ONNX file, not of the engine")
+        note = "parity: of the ONNX file, not of the engine"
     # What the graph's own threshold cuts off in one form only is no difference.
-    parity = compare(whole, other, frames, over=max(SEEN, options.confidence + 0.02))
-    return str(parity), notes
+    return str(compare(whole, other, frames, over=max(SEEN, options.confidence + 0.02))), note
 
 
 def described(path: Path) -> tuple[tuple[int, int], int | None]:

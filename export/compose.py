@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import torch
-from onnx import ModelProto, compose, helper, version_converter
+from onnx import ModelProto, compose, helper, numpy_helper, version_converter
 from torch import nn
 
 from export.errors import WeightsError
@@ -17,13 +18,14 @@ from export.graph import (
     EndToEndDetections,
     ListedDetections,
     Preprocessing,
+    StaticSuppression,
     Thresholds,
     YoloRows,
     to_onnx,
     traced,
     with_preprocessing,
 )
-from export.onnx_file import BATCH, tidy
+from export.onnx_file import BATCH, initializers, tidy
 from export.rescale import Rescaled
 from export.weights import Weights
 from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
@@ -49,6 +51,43 @@ def contract_model(
         to_onnx(with_preprocessing(core), path, size, output)
     else:
         path.write_bytes(around(weights, size, thresholds, output).SerializeToString(deterministic=True))
+
+
+def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelProto:
+    """A contract model that suppresses with ONNX NonMaxSuppression, as it does for CPUs, with the rounds instead.
+
+    Its own overlap, least score and number of boxes stay. ValueError if this exporter did not write it.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {name: numpy_helper.to_array(tensor) for name, tensor in initializers(model).items()}
+    (suppression,) = (node for node in model.graph.node if node.op_type == "NonMaxSuppression")
+    boxes = makers.get(suppression.input[0])
+    iou, confidence = (constants.get(name) for name in suppression.input[3:5])
+    if boxes is None or boxes.op_type != "Slice" or iou is None or confidence is None:
+        raise ValueError("its suppression is not the one that this exporter writes")
+    rows, output = boxes.input[0], model.graph.output[0]
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    dims = [dim.dim_value for dim in inferred[rows].type.tensor_type.shape.dim]
+    limits = replace(
+        thresholds,
+        suppression="rounds",
+        iou=float(iou.item()),
+        confidence=float(confidence.item()),
+        max_detections=output.type.tensor_type.shape.dim[1].dim_value,
+    )
+    after = traced(StaticSuppression(limits), (dims[1], 6), torch.float32, "rows", output.name)
+    before = ModelProto()
+    before.CopyFrom(model)
+    before.graph.output[0].CopyFrom(inferred[rows])
+    before = compose.add_prefix(tidy(before), "before/", rename_inputs=False)
+    after = compose.add_prefix(after, "after/", rename_outputs=False)
+    before.ir_version = after.ir_version = max(before.ir_version, after.ir_version)
+    merged = compose.merge_models(before, after, [(before.graph.output[0].name, "after/rows")])
+    for value in (*merged.graph.input, *merged.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    merged = tidy(merged)
+    onnx.checker.check_model(merged, full_check=True)
+    return merged
 
 
 def finish(weights: Weights, thresholds: Thresholds, *, end_to_end: bool) -> nn.Module:

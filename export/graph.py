@@ -69,18 +69,31 @@ class Detections(nn.Module):
         super().__init__()
         self.thresholds = thresholds
         self.labels = sorted({label for label in class_map if label != IGNORED})
+        self.by_rounds = StaticSuppression(thresholds)
         self.register_buffer("class_map", torch.tensor(class_map, dtype=torch.float32))
 
     def forward(self, rows: Tensor) -> Tensor:
         score, label = rows[..., 4:].max(2)
         found = contract_rows(rows[..., :4], score, self.class_map[label])
         limits = self.thresholds
-        if limits.suppression == "operator":
-            keep = operator_keep(found, self.labels, limits.iou, limits.confidence)
-        else:
-            found = take_rows(found, found[..., 4].topk(min(limits.candidates, found.shape[1]), 1).indices)
-            keep = greedy_keep(found, limits.iou, limits.confidence, limits.rounds)
+        if limits.suppression == "rounds":
+            return self.by_rounds(found)
+        keep = operator_keep(found, self.labels, limits.iou, limits.confidence)
         return best_rows(found, found[..., 4] * keep, limits)
+
+
+class StaticSuppression(nn.Module):
+    """Rows float [N, A, 6] in any order -> detections float [N, K, 6], with suppression by rounds."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        super().__init__()
+        self.thresholds = thresholds
+
+    def forward(self, rows: Tensor) -> Tensor:
+        limits = self.thresholds
+        rows = take_rows(rows, rows[..., 4].topk(min(limits.candidates, rows.shape[1]), 1).indices)
+        keep = greedy_keep(rows, limits.iou, limits.confidence, limits.rounds)
+        return best_rows(rows, rows[..., 4] * keep, limits)
 
 
 class EndToEndDetections(nn.Module):

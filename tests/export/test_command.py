@@ -16,11 +16,12 @@ from rich.console import Console
 from tritonclient import grpc as triton
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export import tensorrt_engine
+from export import compose, tensorrt_engine
 from export.command import ExportOptions, export_model, export_models
 from export.errors import ExportError, WeightsError
 from export.plan import BuildOptions, Device
 from tests.export.networks import NAMES, SIZE, checkpoint, frames, run_onnxruntime
+from tests.export.tensorrt_operators import refused
 from touchline.local_triton import LocalTriton
 
 pytestmark = pytest.mark.export
@@ -189,13 +190,30 @@ def test_without_tensorrt_the_remedy_is_named(weights: dict[str, Path], tmp_path
         export_models(weights, ExportOptions("tensorrt", tmp_path), Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_model_for_the_cpu_is_refused_for_tensorrt(precision: Any, weights: dict[str, Path], tmp_path: Path) -> None:
-    """Its NonMaxSuppression has no fixed shape."""
-    calibration = tmp_path / "calibration"
-    for_cpu = run("player", weights["player"], "openvino", tmp_path / "cpu")
-    with pytest.raises(WeightsError, match=r"exported for a CPU.* give the \.pt .*`touchline export --target onnx`"):
-        run("player", for_cpu, "tensorrt", tmp_path, precision=precision, calibration=calibration)
+def test_a_model_for_the_cpu_gets_static_shapes_for_tensorrt(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks: list[bytes] = []
+    monkeypatch.setattr(tensorrt_engine, "this_device", lambda: Device("11.4.0", "NVIDIA L4", "8.9"))
+    monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", lambda network, *_: networks.append(network) or b"plan")
+    monkeypatch.chdir(tmp_path)
+    for_cpu = run("player", weights["player"], "openvino", tmp_path / "cpu", confidence=0.5, precision="fp32")
+    options = ExportOptions("tensorrt", tmp_path / "gpu", precision="fp32")
+    (*_, done) = export_model("player", for_cpu, options)
+    assert "suppression by rounds instead of NonMaxSuppression" in done.note
+    static = tmp_path / "static.onnx"
+    static.write_bytes(networks[0])
+    assert refused(onnx.load(static)) == []
+    whole, other = run_onnxruntime(for_cpu, frames(3)), run_onnxruntime(static, frames(3))
+    assert (whole[..., 4] > 0.5).sum() > 100
+    np.testing.assert_allclose(other, whole, atol=1e-3)
+
+    def fail(*_: Any) -> None:
+        raise ValueError("another one")
+
+    monkeypatch.setattr(compose, "with_static_suppression", fail)
+    with pytest.raises(WeightsError, match=r"exported for a CPU.*another one.* give the \.pt .*--target onnx`"):
+        run("player", for_cpu, "tensorrt", tmp_path)
 
 
 def test_the_table_says_how_near_to_fp32_it_is(weights: dict[str, Path], tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from onnx import ModelProto, TensorProto
 
 from export.command import ExportOptions, export_model
 from export.half_emulation import half_emulated
-from export.precision import edge_nodes, half_computed, half_stored, int8_quantized, network_nodes
+from export.precision import cast_at_once, edge_nodes, half_computed, half_stored, int8_quantized, network_nodes
 from tests.export.networks import checkpoint, frames, run_onnxruntime
+from tests.export.tensorrt_operators import refused
 
 pytestmark = pytest.mark.export
 
@@ -73,6 +74,10 @@ def test_lowering_is_deterministic_and_leaves_its_input_alone(exported: Path) ->
         first, second = (lower(model).SerializeToString(deterministic=True) for _ in range(2))
         assert first == second
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_every_operator_is_one_that_tensorrt_takes(exported: Path) -> None:
+    assert refused(half_computed(cast_at_once(onnx.load(exported)))) == []
 
 
 def test_pixels_are_counted_in_fp32(exported: Path) -> None:
