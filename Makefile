@@ -16,7 +16,7 @@ test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-
 	$(BIN)/python -m pytest -m "not export"
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
-	.venv-export/bin/python -m pytest -m export tests/export
+	.venv-export/bin/python -m pytest tests/export tests/training
 
 lint: .venv/.ready ## ruff and mypy
 	$(BIN)/ruff check .
@@ -35,8 +35,12 @@ lint: .venv/.ready ## ruff and mypy
 
 triton-env: .venv-triton/.ready ## the local Triton's environment alone
 
+# Triton's Python backend loads libpython, which Debian's and Ubuntu's python3 do not bring: there uv's own Python serves.
+HAS_LIBPYTHON = $(PYTHON) -c 'import ctypes, os, sys; n = "libpython%d.%d.so.1.0" % sys.version_info[:2]; p = os.path.join(sys.base_prefix, "lib", n); ctypes.CDLL(p if os.path.exists(p) else n)' 2>/dev/null
 .venv-triton/.ready: requirements/triton.txt | .venv/.ready
-	@$(PYTHON) -m venv .venv-triton
+	@if $(HAS_LIBPYTHON); then $(PYTHON) -m venv .venv-triton; else \
+	  $(BIN)/uv venv -q --clear --managed-python --python 3.12 .venv-triton || { \
+	    echo "Triton needs libpython, which $(PYTHON) does not bring. On Debian or Ubuntu: apt-get install lib$$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')" >&2; exit 1; }; fi
 	@echo "installing the local Triton's environment"
 	@$(BIN)/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@

@@ -31,7 +31,7 @@ from demo.match import Match
 from touchline.contract import DEFAULT_SIZE, Letterbox
 from touchline.progress import progress_bar
 
-NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600", "ADAPTIVE_STRIDE": "false"}
+NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
 """Settings under which a stride stays what it is, however slow the machine: for comparisons of the same work."""
 EVERY_FRAME = {"FRAME_STRIDE": "1", "PITCH_STRIDE": "1", **NO_LIMITS}
 

@@ -37,6 +37,10 @@ class Geometry:
         middle = self.width / 2
         box = (middle - self.box_half_width, middle + self.box_half_width)
         area = (middle - self.area_half_width, middle + self.area_half_width)
+        # Where arcs are painted, people label the points where they meet the box instead of those before the goal area.
+        arc = math.sqrt(max(0.0, self.radius**2 - (self.box_depth - self.spot) ** 2))
+        inner = (middle - arc, middle + arc) if self.arcs else area
+        front = (box[0], *inner, box[1])
         across = (0.0, box[0], area[0], area[1], box[1], self.width)
 
         def from_goal_line(x: float, ys: tuple[float, ...]) -> list[tuple[float, float]]:
@@ -46,12 +50,12 @@ class Geometry:
             *from_goal_line(0.0, across),
             *from_goal_line(self.area_depth, area),
             (self.spot, middle),
-            *from_goal_line(self.box_depth, across[1:5]),
+            *from_goal_line(self.box_depth, front),
         ]
         half = self.length / 2
         halfway = [(half, 0.0), (half, middle - self.radius), (half, middle + self.radius), (half, self.width)]
         right = [
-            *from_goal_line(self.length - self.box_depth, across[1:5]),
+            *from_goal_line(self.length - self.box_depth, front),
             (self.length - self.spot, middle),
             *from_goal_line(self.length - self.area_depth, area),
             *from_goal_line(self.length, across),

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from gateway.metrics import Metrics
 from gateway.protocol.hotkey import load_hotkey
-from gateway.protocol.metagraph import Metagraph
+from gateway.protocol.metagraph import REFRESH_INTERVAL_S, Metagraph
 from gateway.protocol.nonces import NonceStore
 from gateway.protocol.routes import add_error_answers, build_router
 from gateway.service import Service
@@ -30,6 +30,11 @@ def build_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
     metagraph = Metagraph(settings)
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    metrics.limit.set(settings.concurrent_challenges)
+    metrics.budget.set(settings.challenge_budget_s)
+    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
+    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
+    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
     metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
     if settings.enable_torch_compile:
         _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")

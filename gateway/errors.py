@@ -13,6 +13,11 @@ class GatewayError(Exception):
     retry_after_s: ClassVar[int | None] = None
 
 
+def every_reason(kind: type[GatewayError]) -> list[str]:
+    """The reasons of `kind` and of all errors derived from it."""
+    return [kind.reason, *(reason for derived in kind.__subclasses__() for reason in every_reason(derived))]
+
+
 class BadRequest(GatewayError):
     status, reason = 400, "bad_request"
 

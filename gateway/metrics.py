@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
 
+from gateway.errors import GatewayError, every_reason
 from touchline import __version__
 
 STAGES = ("download", "decode", "infer", "track", "respond", "first_frame", "total")
-_SECONDS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 30.0, 60.0)
+_SECONDS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    8.0,
+    10.0,
+    12.0,
+    15.0,
+    30.0,
+    60.0,
+)
 
 
 class Metrics:
@@ -15,6 +46,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
         self.challenges = Counter(
             "touchline_challenges", "Challenges by outcome: answered, or why not.", ["outcome"],
             registry=self.registry,
@@ -25,6 +58,15 @@ class Metrics:
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,
+        )  # fmt: skip
+        self.limit = Gauge("touchline_challenges_limit", "Challenges taken at once.", registry=self.registry)
+        self.last_answer = Gauge(
+            "touchline_last_answer_timestamp_seconds", "When a challenge was last answered; 0 before the first.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.slot_wait_seconds = Histogram(
+            "touchline_slot_wait_seconds", "How long decoding waited for a free slot.",
+            buckets=(0.001, 0.0025, *_SECONDS), registry=self.registry,
         )  # fmt: skip
         self.stage_seconds = Histogram(
             "touchline_stage_seconds", "Time of the stages of an answered challenge; they overlap.", ["stage"],
@@ -45,6 +87,15 @@ class Metrics:
             "touchline_metagraph_age_seconds", "Time since the nodes were read from the chain or the file.",
             registry=self.registry,
         )  # fmt: skip
+        self.metagraph_interval = Gauge(
+            "touchline_metagraph_refresh_interval_seconds", "How often the nodes are read from the chain; 0: never.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.registered = Gauge(
+            "touchline_registered", "1 while the own hotkey is among the nodes.", registry=self.registry
+        )
+        self.incentive = Gauge("touchline_incentive", "Incentive of the own hotkey, 0 to 1.", registry=self.registry)
+        self.budget = Gauge("touchline_challenge_budget_seconds", "CHALLENGE_BUDGET_S.", registry=self.registry)
         self.metagraph_nodes = Gauge("touchline_metagraph_nodes", "Nodes known.", registry=self.registry)
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
@@ -53,6 +104,7 @@ class Metrics:
         self.build.info({"version": __version__})
         for stage in STAGES:
             self.stage_seconds.labels(stage)
-        self.challenges.labels("answered")
+        for outcome in ("answered", "client_gone", *every_reason(GatewayError)):
+            self.challenges.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)

@@ -38,6 +38,8 @@ from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_M
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
 
+PACE_AFTER_S = 1.0
+"""The rate counts when it was measured for so long: the first, small batches say little."""
 RESERVE_S = 0.5
 """What is kept of the budget for the end: the last batch, tracking, JSON."""
 MAX_STRIDE = 25
@@ -206,6 +208,8 @@ class _Run:
         self._inferring = _BusyClock()
         self._sent_count = self._inferred_count = 0
         self._stride = self._settings.frame_stride
+        self._paced_from: tuple[float, int] | None = None
+        """When and after how many inferred frames the rate began to be measured: with the first reply."""
         # Slots of this challenge, so that no challenge takes the share of another.
         self._share = asyncio.Semaphore(self._settings.slots_per_challenge)
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
@@ -236,8 +240,10 @@ class _Run:
         """Fill slot after slot and send each on its way; the first ones are small, for an early start."""
         batch, last = FIRST_BATCH, False
         while not last:
+            waiting_since = time.perf_counter()
             await self._share.acquire()
             slot = await self._pipeline.pool.acquire()
+            self._pipeline.metrics.slot_wait_seconds.observe(time.perf_counter() - waiting_since)
             try:
                 begun = time.perf_counter()
                 filled = await self._pipeline.in_thread(
@@ -306,8 +312,14 @@ class _Run:
 
     def _keep_pace(self, info: VideoInfo) -> None:
         """Set the stride with which the rest of the video fits into CHALLENGE_BUDGET_S at the rate seen so far."""
+        if self._paced_from is None:
+            self._paced_from = self._elapsed(), self._inferred_count
+        began_s, began_count = self._paced_from
+        if self._elapsed() - began_s < PACE_AFTER_S:
+            return
         left_s = self._settings.challenge_budget_s - RESERVE_S - self._elapsed()
-        affordable = self._inferred_count / self._elapsed() * left_s - (self._sent_count - self._inferred_count)
+        rate = (self._inferred_count - began_count) / (self._elapsed() - began_s)
+        affordable = rate * left_s - (self._sent_count - self._inferred_count)
         wanted = paced_stride(info.frames - self._decoder.frame_count, affordable, self._settings.frame_stride)
         self._decoder.frame_stride = wanted
         self._stride = max(self._stride, wanted)

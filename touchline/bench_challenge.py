@@ -35,7 +35,7 @@ SLOWEST_S: Final = 15.0
 """A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest), 0 from 15 s on."""
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
-_NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600", "ADAPTIVE_STRIDE": "false"}
+_NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
 """So that a stride stays what it is, however slow the machine."""
 
 

@@ -54,6 +54,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+bench = typer.Typer(help="Measure an engine or a challenge.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 _out = Console()
 _err = Console(stderr=True)
 
@@ -255,6 +257,78 @@ def export(  # noqa: PLR0917
         _fail(str(error))
 
 
+@bench.command("engine")
+def bench_engine_command(  # noqa: PLR0917
+    repositories: Annotated[
+        list[Path] | None, typer.Argument(help="Model repositories. Default: the bundled one.")
+    ] = None,
+    triton_url: Annotated[
+        str | None, typer.Option(help="A running Triton's gRPC host:port, instead of starting one.")
+    ] = None,
+    metrics_url: Annotated[str | None, typer.Option(help="Its metrics URL, for GPU memory.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8,16,32",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Time a point.")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
+) -> None:
+    """Throughput and latency of served models by batch size, ranked."""
+    from touchline.bench_engine import BenchEngineError, bench_engine  # noqa: PLC0415
+    from touchline.local_triton import DEFAULT_REPOSITORY  # noqa: PLC0415
+
+    try:
+        bench_engine(
+            _out,
+            repositories or [DEFAULT_REPOSITORY],
+            triton_url=triton_url,
+            metrics_url=metrics_url,
+            batches=_numbers("--batch", batch),
+            concurrency=concurrency,
+            seconds=seconds,
+            json_file=json_file,
+            plot=plot,
+        )
+    except BenchEngineError as error:
+        _fail(str(error))
+
+
+@bench.command("challenge")
+def bench_challenge_command(  # noqa: PLR0917
+    video: Annotated[str, typer.Argument(help="A video file, or its http(s) URL.")],
+    sweep: Annotated[bool, typer.Option("--sweep", help="Rank batch sizes and strides.")] = False,
+    repository: Annotated[
+        list[Path] | None, typer.Option(help="Model repository; repeat it to compare input sizes.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="BATCH_SIZE to try.")] = "4,8,16",
+    stride: Annotated[str, typer.Option(help="FRAME_STRIDE to try.")] = "1,2,3",
+    pitch_stride: Annotated[str, typer.Option(help="PITCH_STRIDE to try; 0: the default.")] = "0",
+    runs: Annotated[int, typer.Option(min=1, help="Challenges a point.")] = 3,
+    fastest: Annotated[
+        float | None, typer.Option(help="Seconds of the fastest miner. Default: the quickest row.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+) -> None:
+    """Stage times of a challenge; with --sweep, which settings suit the video."""
+    from touchline.bench_challenge import BenchChallengeError, bench_challenge  # noqa: PLC0415
+    from touchline.local_triton import DEFAULT_REPOSITORY  # noqa: PLC0415
+
+    try:
+        bench_challenge(
+            _out,
+            video,
+            sweep=sweep,
+            repositories=repository or [DEFAULT_REPOSITORY],
+            batch_sizes=_numbers("--batch", batch),
+            frame_strides=_numbers("--stride", stride),
+            pitch_strides=_numbers("--pitch-stride", pitch_stride),
+            runs=runs,
+            fastest_s=fastest,
+            json_file=json_file,
+        )
+    except BenchChallengeError as error:
+        _fail(str(error))
+
+
 def main() -> None:
     """Entry point of the console script."""
     # A plain kill runs the same clean-up as Ctrl-C.
@@ -263,6 +337,12 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        _fail(f"{option} {text}: write whole numbers with commas between them")
+    return [int(part) for part in text.split(",")]
 
 
 def _fail(message: str) -> NoReturn:

@@ -102,7 +102,7 @@ class LocalTriton:
         ]
         environment = {
             **os.environ,
-            "LD_LIBRARY_PATH": str(libraries),
+            "LD_LIBRARY_PATH": libraries,
             "PATH": f"{self._environment / 'bin'}:{os.environ.get('PATH', '')}",
             "VIRTUAL_ENV": str(self._environment),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -184,7 +184,7 @@ class LocalTriton:
         return "; the end of its log:\n  " + "\n  ".join(errors[-8:])
 
 
-def _install(environment: Path) -> tuple[str, Path, Path]:
+def _install(environment: Path) -> tuple[str, Path, str]:
     """The server binary, the backend directory and the libraries of the wheel in `environment`.
 
     The wheel carries the Python backend and its stubs apart; Triton wants them in one directory.
@@ -202,7 +202,26 @@ def _install(environment: Path) -> tuple[str, Path, Path]:
             shutil.copy2(stub, Path(made) / "backends" / "python" / stub.name)
             if not backends.exists():
                 (Path(made) / "backends").rename(backends)
-    return str(wheel / "bin" / "tritonserver"), backends, packages / "nvidia_pytriton.libs"
+    libraries = f"{packages / 'nvidia_pytriton.libs'}:{_libpython_folder(environment, packages.parent.name)}"
+    return str(wheel / "bin" / "tritonserver"), backends, libraries.rstrip(":")
+
+
+def _libpython_folder(environment: Path, python: str) -> str:
+    """Where lib<python>.so.1.0 lies, which Triton's Python backend loads; empty when the system's loader knows it."""
+    library = f"lib{python}.so.1.0"
+    for line in (environment / "pyvenv.cfg").read_text().splitlines():
+        name, _, value = line.partition("=")
+        folder = Path(value.strip()).parent / "lib"
+        if name.strip() == "home" and (folder / library).exists():
+            return str(folder)
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        raise LocalTritonError(
+            f"Triton's Python backend needs {library}, which this Python does not bring; "
+            f"on Debian or Ubuntu: apt-get install lib{python}"
+        ) from error
+    return ""
 
 
 def end_with_parent() -> None:

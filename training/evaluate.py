@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from demo.clip import load_truth
-from touchline.contract import CLASS_NAMES, Letterbox
+from touchline.contract import CLASS_NAMES, PITCH_MODEL, PLAYER_MODEL, Letterbox
 from training.data import VISIBLE, Image, PitchSample, letterbox, load_pitch, load_views
 from training.geometry import Points
 from training.metrics import PitchScore, score_boxes, score_pitch
@@ -35,6 +35,22 @@ def onnx_model(path: Path, threads: int) -> tuple[Model, tuple[int, int]]:
 
     def run(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.asarray(session.run(None, {session.get_inputs()[0].name: frames})[0], np.float32)
+
+    return run, (height, width)
+
+
+def served_model(url: str, name: str) -> tuple[Model, tuple[int, int]]:
+    """A model that a Triton at `url` (host:port of gRPC) serves, and its input's height and width."""
+    import tritonclient.grpc as grpcclient  # noqa: PLC0415  only with --triton
+
+    client = grpcclient.InferenceServerClient(url)
+    metadata = client.get_model_metadata(name)
+    height, width = (int(side) for side in metadata.inputs[0].shape[1:3])
+
+    def run(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        tensor = grpcclient.InferInput(metadata.inputs[0].name, list(frames.shape), "UINT8")
+        tensor.set_data_from_numpy(frames)
+        return np.asarray(client.infer(name, [tensor]).as_numpy(metadata.outputs[0].name), np.float32)
 
     return run, (height, width)
 
@@ -112,10 +128,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--synthetic", type=Path, help="views of training.make_views with a seed not trained on")
     parser.add_argument("--clip", type=Path, help="match.mp4 and truth.npz of the demo; every 15th frame is scored")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--triton", metavar="HOST:PORT", help="score the models that a Triton serves, instead of files")
     options = parser.parse_args(argv)
     clip = load_clip(options.clip, 15) if options.clip else None
-    if options.pitch:
-        model, size = onnx_model(options.pitch, options.threads)
+    if options.pitch or options.triton:
+        model, size = (
+            served_model(options.triton, PITCH_MODEL) if options.triton else onnx_model(options.pitch, options.threads)
+        )
         sets = [("val", load_pitch(options.pitch_data, "val"))] if options.pitch_data else []
         sets += [("synthetic", load_views(options.synthetic))] if options.synthetic else []
         sets += [("clip", clip[0])] if clip else []
@@ -123,8 +142,12 @@ def main(argv: list[str] | None = None) -> None:
             for threshold, score in pitch_table(model, size, pitch_samples).items():
                 print(f"pitch  {name:9} n={len(pitch_samples)}  threshold {threshold}  {score.row()}")
         print("pitch  one frame: median {:.1f} ms, p95 {:.1f} ms".format(*milliseconds(model, size)))
-    if options.player:
-        model, size = onnx_model(options.player, options.threads)
+    if options.player or options.triton:
+        model, size = (
+            served_model(options.triton, PLAYER_MODEL)
+            if options.triton
+            else onnx_model(options.player, options.threads)
+        )
         boxes = [("val", load_players(options.player_data, "val"))] if options.player_data else []
         boxes += [("synthetic", load_player_views(options.synthetic))] if options.synthetic else []
         boxes += [("clip", clip[1])] if clip else []

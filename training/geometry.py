@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from touchline.pitch import KEYPOINTS_CM
+from touchline.pitch import CIRCLE_RADIUS_CM, KEYPOINTS_CM, REAL_KEYPOINTS_CM
 
 Points = npt.NDArray[np.float64]
 
@@ -23,35 +23,8 @@ STRIDE: Final = 4
 LINE_CLASSES: Final = 6
 """Kinds of painted line; see `line_segments`."""
 
-LENGTH: Final = 10500.0
-WIDTH: Final = 6800.0
-BOX_DEPTH: Final = 1650.0
-BOX_HALF: Final = 2016.0
-AREA_DEPTH: Final = 550.0
-AREA_HALF: Final = 916.0
-SPOT: Final = 1100.0
-RADIUS: Final = 915.0
-ARC_HALF: Final = float(np.sqrt(RADIUS**2 - (BOX_DEPTH - SPOT) ** 2))
-
-
-def _laws_of_the_game() -> Points:
-    middle = WIDTH / 2
-    left = [
-        (0, 0), (0, middle - BOX_HALF), (0, middle - AREA_HALF),
-        (0, middle + AREA_HALF), (0, middle + BOX_HALF), (0, WIDTH),
-        (AREA_DEPTH, middle - AREA_HALF), (AREA_DEPTH, middle + AREA_HALF), (SPOT, middle),
-        (BOX_DEPTH, middle - BOX_HALF), (BOX_DEPTH, middle - ARC_HALF),
-        (BOX_DEPTH, middle + ARC_HALF), (BOX_DEPTH, middle + BOX_HALF),
-    ]  # fmt: skip
-    half = LENGTH / 2
-    centre = [(half, 0), (half, middle - RADIUS), (half, middle + RADIUS), (half, WIDTH)]
-    order = [9, 10, 11, 12, 8, 6, 7, 0, 1, 2, 3, 4, 5]
-    right = [(LENGTH - left[i][0], left[i][1]) for i in order]
-    return np.array([*left, *centre, *right, (half - RADIUS, middle), (half + RADIUS, middle)], np.float64)
-
-
-REAL_CM: Final[Points] = _laws_of_the_game()
-"""float64 [32, 2]: the keypoints on a 105 x 68 m ground, in cm, the order of touchline.pitch."""
+REAL_CM: Final[Points] = REAL_KEYPOINTS_CM
+"""float64 [32, 2]: the keypoints on a 105 x 68 m ground, in cm."""
 
 TEMPLATES: Final[tuple[Points, ...]] = (REAL_CM, KEYPOINTS_CM)
 
@@ -119,7 +92,7 @@ def line_segments(template: Points) -> list[tuple[int, Points]]:
     steps = np.linspace(0, 1, 21)[:, None]
     lines = [(kind, template[a] * (1 - steps) + template[b] * steps) for kind, a, b in pairs]
     angles = np.radians(np.arange(0, 361, 6))
-    ring = RADIUS * np.column_stack([np.cos(angles), np.sin(angles)])
+    ring = CIRCLE_RADIUS_CM * np.column_stack([np.cos(angles), np.sin(angles)])
     lines.append((5, (template[13] + template[16]) / 2 + ring))
     for spot, box in ((8, 9), (21, 17)):
         outside = np.sign(template[box, 0] - template[spot, 0])

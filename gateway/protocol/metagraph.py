@@ -29,6 +29,7 @@ class Node(BaseModel):
     hotkey: str
     stake: float
     node_id: int | None = None
+    incentive: float = 0.0
 
 
 Nodes = dict[str, Node]
@@ -102,6 +103,10 @@ class Metagraph:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    def find(self, hotkey: str) -> Node | None:
+        """The node of a hotkey, if it is on the subnet."""
+        return self._nodes.get(hotkey)
 
     def check_stake(self, hotkey: str) -> None:
         """Raises Forbidden for a hotkey that is not on the subnet or whose stake is under MIN_STAKE_THRESHOLD."""

@@ -39,7 +39,7 @@ def read_challenge(body: bytes) -> Challenge:
 
 def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> bytes:
     """The subnet's answer: every frame under its number, pixels of the source video with two decimals."""
-    keypoints = np.round(answer.keypoints, 2).tolist()
+    keypoints = np.ascontiguousarray(np.round(answer.keypoints, 2))
     tracks = answer.tracks
     boxes = np.round(tracks.xyxy, 2).tolist()
     ids = tracks.ids.tolist()
@@ -56,4 +56,5 @@ def response_json(challenge_id: int | str, answer: Answer, processing_s: float) 
         }
         for number in range(answer.frame_count)
     ]
-    return orjson.dumps({"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": frames})
+    response = {"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": frames}
+    return orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)

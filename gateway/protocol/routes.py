@@ -113,6 +113,13 @@ def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
         return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """A defect of ours: the caller learns no more than that; the log has the rest."""
+        metrics.challenges.labels(GatewayError.reason).inc()
+        detail = "the gateway failed; its log says why"
+        return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status)
+
 
 async def _read_body(request: Request) -> bytes:
     body = bytearray()
@@ -145,6 +152,7 @@ async def _until_disconnect(request: Request, service: Service, video_url: str) 
 
 def _count(metrics: Metrics, answer: Answer, respond_s: float) -> None:
     metrics.challenges.labels("answered").inc()
+    metrics.last_answer.set_to_current_time()
     for stage, seconds in _stages(answer.times, respond_s).items():
         metrics.stage_seconds.labels(stage).observe(seconds)
 
