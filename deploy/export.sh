@@ -35,7 +35,7 @@ done
 
 set -- --player "$player" --pitch "$pitch"
 if [ -n "$ball" ]; then echo "ball: $ball"; set -- "$@" --ball "$ball"; fi
-set -- "$@" --target tensorrt --imgsz "${EXPORT_IMGSZ:-384x640}" --max-batch "${EXPORT_MAX_BATCH:-32}" \
+set -- "$@" --target tensorrt --imgsz "${EXPORT_IMGSZ:-576x1024}" --max-batch "${EXPORT_MAX_BATCH:-32}" \
     --precision "${EXPORT_PRECISION:-fp16}" --out "$OUT"
 
 # What Triton's container runs before its server: the check, which needs Python alone, and the script that calls it.

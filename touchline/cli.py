@@ -187,6 +187,9 @@ def export(  # noqa: PLR0917
     target: Annotated[ExportTarget, typer.Option(help="Engine that will run the models.")] = ExportTarget.tensorrt,
     out: Annotated[Path, typer.Option(help="Model repository to write into.")] = Path("model_repository"),
     imgsz: Annotated[str, typer.Option(help="Height x width of the input, multiples of 32.")] = "384x640",
+    pitch_imgsz: Annotated[
+        str | None, typer.Option(help="The pitch network's own size behind the shared input, for .pt weights.")
+    ] = None,
     precision: Annotated[ExportPrecision | None, typer.Option(help="Default: fp16.")] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch.")] = 32,
     opt_batch: Annotated[int, typer.Option(help="Batch that TensorRT tunes for.")] = 16,
@@ -213,6 +216,10 @@ def export(  # noqa: PLR0917
     level: Annotated[int, typer.Option(help="TensorRT's builder optimisation level, 0 to 5.")] = 3,
     workspace_gib: Annotated[float, typer.Option(help="TensorRT's workspace.")] = 4.0,
     calibration: Annotated[Path | None, typer.Option(help="Folder of frames for --precision int8.")] = None,
+    parity_images: Annotated[
+        Path | None, typer.Option(help="Folder of frames to compare precisions on. Default: synthetic ones.")
+    ] = None,
+    cuda_graphs: Annotated[bool, typer.Option(help="Let Triton capture CUDA graphs of the preferred batches.")] = True,
     map_class: Annotated[
         list[str] | None, typer.Option(help="name=class: what a class of the weights is; repeatable.")
     ] = None,
@@ -226,13 +233,13 @@ def export(  # noqa: PLR0917
     try:
         if len(weights or []) > 3:
             raise ExportError("more than three weights: give the player's, the pitch's and the ball's.")
-        height, _, width = imgsz.partition("x")
-        if not (height.isdigit() and width.isdigit()):
-            raise ExportError(f"--imgsz {imgsz}: write height x width, as 384x640.")
         options = ExportOptions(
             target=target.value,
             out=out,
-            size=(int(height), int(width)),
+            size=_size("--imgsz", imgsz),
+            pitch_size=_size("--pitch-imgsz", pitch_imgsz) if pitch_imgsz else None,
+            parity_images=parity_images,
+            cuda_graphs=cuda_graphs,
             max_batch=max_batch,
             opt_batch=min(opt_batch, max_batch),
             precision=precision.value if precision else None,
@@ -337,6 +344,13 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _size(option: str, text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        _fail(f"{option} {text}: write height x width, as 384x640")
+    return int(height), int(width)
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -38,17 +39,34 @@ def quality(clip: ClipPaths, logs: Path, **settings: str) -> AnswerQuality:
 
 def test_the_answer_against_the_truth(clip: ClipPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known_regions = regions()
-    every = quality(clip, tmp_path, FRAME_STRIDE="1", PITCH_STRIDE="1")
-    second = quality(clip, tmp_path)
+    # Without a budget: on a slow machine the stride would grow.
+    every = quality(clip, tmp_path, FRAME_STRIDE="1", PITCH_STRIDE="1", CHALLENGE_BUDGET_S="1000")
+    second = quality(clip, tmp_path, CHALLENGE_BUDGET_S="1000")
     with capsys.disabled():
         print(f"\n{'the answer on the synthetic clip':<34}{'every frame':>14}{'default stride':>16}")
         for (name, value), (_, strided) in zip(every.table(), second.table(), strict=True):
             print(f"{name:<34}{value:>14}{strided:>16}")
     assert regions() == known_regions
-    for measured in (every, second):
-        assert measured.frames_answered == 1
-        assert measured.people_found > 0.85
-        assert measured.people_precision > 0.75
+    assert (every.frames_answered, second.frames_answered) == (1, 1)
+    promised = card()
+    assert len(promised) == 7
+    for name, value in second.table():
+        if name in promised:
+            # Half a point for arithmetic: the card's numbers are bfloat16's, other CPUs compute in float32.
+            worse = _share(value) - promised[name] if name == "keypoints false" else promised[name] - _share(value)
+            assert worse <= (3.0 if "ball" in name else 0.5), f"{name}: {value}, the model card says {promised[name]} %"
+
+
+def card() -> dict[str, float]:
+    """The model card's numbers of the whole chain on the synthetic clip, in percent."""
+    section = (
+        (PROJECT / "training" / "MODEL_CARD.md").read_text().split("| measure | synthetic clip |")[1].split("\n\n")[0]
+    )
+    return {name: float(value) for name, value in re.findall(r"^\| (.+?) \| ([\d.]+) % \|$", section, re.M)}
+
+
+def _share(value: str) -> float:
+    return float(value.split("%", maxsplit=1)[0])
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
