@@ -38,8 +38,8 @@ from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_M
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
 
-PACE_AFTER_S = 1.0
-"""The rate counts when it was measured for so long: the first, small batches say little."""
+PACE_AFTER_SHARE = 0.25
+"""Of the budget, for which the rate is measured before it counts: batches come in bursts, the first ones are small."""
 RESERVE_S = 0.5
 """What is kept of the budget for the end: the last batch, tracking, JSON."""
 MAX_STRIDE = 25
@@ -315,9 +315,10 @@ class _Run:
         if self._paced_from is None:
             self._paced_from = self._elapsed(), self._inferred_count
         began_s, began_count = self._paced_from
-        if self._elapsed() - began_s < PACE_AFTER_S:
+        budget_s = self._settings.challenge_budget_s
+        if self._elapsed() - began_s < PACE_AFTER_SHARE * budget_s:
             return
-        left_s = self._settings.challenge_budget_s - RESERVE_S - self._elapsed()
+        left_s = budget_s - RESERVE_S - self._elapsed()
         rate = (self._inferred_count - began_count) / (self._elapsed() - began_s)
         affordable = rate * left_s - (self._sent_count - self._inferred_count)
         wanted = paced_stride(info.frames - self._decoder.frame_count, affordable, self._settings.frame_stride)
