@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float32]
 _log = logging.getLogger(__name__)
 _OUTPUTS = {PLAYER_MODEL: DETECTIONS, PITCH_MODEL: KEYPOINTS, BALL_MODEL: DETECTIONS}
 _REQUIRED = (PLAYER_MODEL, PITCH_MODEL)
+_UNREGISTER_ATTEMPTS = 10
 _REGION_GONE = "unable to find shared memory region"
 
 
@@ -113,10 +114,7 @@ class Triton:
     async def detach(self) -> None:
         """Take the region back from Triton, if it is there to be told."""
         if self._pool is not None and self.transport == "shared_memory":
-            try:
-                await self._client.unregister_system_shared_memory(self._pool.region, client_timeout=2.0)
-            except InferenceServerException as error:
-                _log.debug("Triton at %s was not told that the region is gone: %s", self._url, error)
+            await self._unregister(self._pool.region)
         self._pool = None
 
     async def infer(self, model: str, slot: Slot, count: int) -> Floats:
@@ -183,6 +181,18 @@ class Triton:
                 await self._client.register_system_shared_memory(
                     pool.region, f"/{pool.region}", pool.byte_size, client_timeout=self._timeout_s
                 )
+
+    async def _unregister(self, region: str) -> None:
+        """Triton counts a region as in use for a moment after its reply, and refuses so long."""
+        for attempt in range(1, _UNREGISTER_ATTEMPTS + 1):
+            try:
+                await self._client.unregister_system_shared_memory(region, client_timeout=2.0)
+                return
+            except InferenceServerException as error:
+                if _is_connection_error(error) or attempt == _UNREGISTER_ATTEMPTS:
+                    _log.debug("Triton at %s was not told that the region is gone: %s", self._url, error)
+                    return
+            await asyncio.sleep(0.1)
 
     def _translate(self, error: InferenceServerException) -> InferenceUnavailable | InferenceFailed:
         if _is_connection_error(error):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc as grpcclient
 
 from gateway.pipeline import paced_stride
 from tests.support.gateway import Traces, error_of, regions, running_gateway, settled
@@ -293,11 +294,18 @@ async def test_one_too_many(
         first.cancel()
 
 
-async def test_the_region_is_unlinked_when_the_gateway_ends(quick_triton: LocalTriton, tmp_path: Path) -> None:
+async def test_the_region_is_unlinked_and_unregistered_when_the_gateway_ends(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
     known_regions = regions()
-    async with running_gateway(tmp_path, quick_triton.grpc_url):
+    client = grpcclient.InferenceServerClient(quick_triton.grpc_url)
+    known_to_triton = set(client.get_system_shared_memory_status().regions)
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
         assert len(regions() - known_regions) == 1
+        assert len(set(client.get_system_shared_memory_status().regions) - known_to_triton) == 1
+        await gateway.challenge(videos["fine"])
     assert regions() == known_regions
+    assert set(client.get_system_shared_memory_status().regions) == known_to_triton
 
 
 async def test_metrics_tell_outcomes_and_stages(
