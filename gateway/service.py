@@ -126,6 +126,9 @@ class Service:
                     await self._connect()
                 except GatewayError as error:
                     self._why_not_ready = error
+                except Exception as error:  # whatever it is, the next try may do better, and /health says it meanwhile
+                    _log.exception("the connection to Triton could not be made")
+                    self._why_not_ready = InferenceUnavailable(f"the connection to Triton failed: {error!r}")
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def close(self) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from gateway.errors import InferenceUnavailable
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Slot:
 class SlotPool:
     """Slots carved out of one shared-memory region that is created with the pool and unlinked by `close`.
 
+    Raises InferenceUnavailable when there is not so much shared memory.
     A process that is killed leaves the region to Python's resource tracker, which unlinks it.
     """
 
@@ -32,6 +39,13 @@ class SlotPool:
         self.slot_count = slots
         self.slot_shape = slot_shape
         self.byte_size = slots * slot_bytes
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        if free < self.byte_size:
+            # A page that cannot be had when it is written kills the process, so it is asked for here.
+            raise InferenceUnavailable(
+                f"{_SHARED_MEMORY} has {free // 2**20} MiB free, the slots need {-(-self.byte_size // 2**20)}: lower "
+                "PREFETCH_FRAMES or MAX_CONCURRENT_CHALLENGES, or give the container a larger --shm-size"
+            )
         self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)
         self._free = asyncio.Queue[Slot]()
         for index in range(slots):
