@@ -11,21 +11,17 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import tritonclient.grpc as grpcclient
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import demo_clip, report
+from benchmarks.common import demo_clip, every_frame, report
 from demo.clip import load_truth
 from demo.match import Match
 from demo.truth import Truth
 from gateway.inference.outputs import Detections, detections_from_rows
 from gateway.tracking import Tracker
-from gateway.video.decode import Decoder
-from gateway.video.download import GrowingFile
 from touchline.answer_quality import AnswerQuality, measure
-from touchline.contract import BALL, DETECTIONS, INPUT, PLAYER_MODEL
-from touchline.local_triton import LocalTriton
+from touchline.contract import BALL, DETECTIONS, PLAYER_MODEL
 
 FPS = 25
 FIXED = (1, 2, 3, 4)
@@ -40,7 +36,8 @@ def main() -> None:
     console = Console()
     clip = demo_clip(console)
     truth = load_truth(clip.truth)
-    detections = every_frame(clip.video)
+    rows, letterbox = every_frame(clip.video, PLAYER_MODEL, DETECTIONS)
+    detections = [detections_from_rows(each, letterbox, min_score=0.1) for each in rows]
     table = Table("sampling", "inferences", "people found", "precision", "identity switches")
     numbers = {}
     ways = {f"every {stride}": fixed(len(detections), stride) for stride in FIXED}
@@ -62,31 +59,6 @@ def main() -> None:
             "precision": quality.people_precision,
         }
     report(console, table, [], numbers, arguments)
-
-
-def every_frame(video: Path) -> list[Detections]:
-    """The bundled player model's detections on every frame, in source pixels."""
-    with LocalTriton(log=Path("out/logs/triton.log")) as triton, GrowingFile() as file:
-        triton.wait_ready()
-        client = grpcclient.InferenceServerClient(triton.grpc_url)
-        height, width = client.get_model_metadata(PLAYER_MODEL).inputs[0].shape[1:3]
-        file.append(video.read_bytes())
-        file.finish()
-        detections: list[Detections] = []
-        with Decoder(
-            file, size=(width, height), frame_stride=1, pitch_stride=10**9, max_frames=10**6, threads=2
-        ) as decoder:
-            info = decoder.open()
-            slot, last = np.empty((8, height, width, 3), np.uint8), False
-            while not last:
-                filled = decoder.fill(slot)
-                frames = slot[np.argsort(filled.frame_numbers)]
-                tensor = grpcclient.InferInput(INPUT, list(frames.shape), "UINT8")
-                tensor.set_data_from_numpy(frames)
-                rows = client.infer(PLAYER_MODEL, [tensor]).as_numpy(DETECTIONS)
-                detections += [detections_from_rows(each, info.letterbox, min_score=0.1) for each in rows]
-                last = filled.last
-    return detections
 
 
 def fixed(frames: int, stride: int) -> list[int]:

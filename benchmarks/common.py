@@ -22,13 +22,17 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+import tritonclient.grpc as grpcclient
 from av.video.reformatter import Interpolation, VideoReformatter
 from rich.console import Console
 from rich.table import Table
 
 from demo.clip import ClipPaths, make_clip
 from demo.match import Match
-from touchline.contract import DEFAULT_SIZE, Letterbox
+from gateway.video.decode import Decoder
+from gateway.video.download import GrowingFile
+from touchline.contract import DEFAULT_SIZE, INPUT, Letterbox
+from touchline.local_triton import LocalTriton
 from touchline.progress import progress_bar
 
 NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -108,6 +112,31 @@ def scaled_frames(
             )
         if frame is not None and not sampled:
             reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+
+
+def every_frame(video: Path, model: str, output: str) -> tuple[npt.NDArray[np.float32], Letterbox]:
+    """A bundled model's `output` of every frame, float32 [frames, ...], and how the frames lie in its input."""
+    with LocalTriton(log=Path("out/logs/triton.log")) as triton, GrowingFile() as file:
+        triton.wait_ready()
+        client = grpcclient.InferenceServerClient(triton.grpc_url)
+        height, width = client.get_model_metadata(model).inputs[0].shape[1:3]
+        file.append(video.read_bytes())
+        file.finish()
+        answers = []
+        # With a pitch stride of 1 the frames of a slot lie in frame order.
+        with Decoder(
+            file, size=(width, height), frame_stride=1, pitch_stride=1, max_frames=10**6, threads=2
+        ) as decoder:
+            info = decoder.open()
+            slot, last = np.empty((8, height, width, 3), np.uint8), False
+            while not last:
+                filled = decoder.fill(slot)
+                frames = slot[: len(filled.frame_numbers)]
+                tensor = grpcclient.InferInput(INPUT, list(frames.shape), "UINT8")
+                tensor.set_data_from_numpy(frames)
+                answers.append(client.infer(model, [tensor]).as_numpy(output))
+                last = filled.last
+    return np.concatenate(answers), info.letterbox
 
 
 def letterboxed(video: Path, count: int, size: tuple[int, int] = DEFAULT_SIZE) -> npt.NDArray[np.uint8]:

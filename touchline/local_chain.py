@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 from bittensor_wallet import Keypair
 
-from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton, end_with_parent, free_ports
+from touchline.child_process import start_child
+from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton, free_ports
 from touchline.validator import Outcome, send_challenge
 
 _WALLET = "throwaway"
@@ -81,20 +82,8 @@ class LocalGateway:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        output = self._log.open("wb") if self._log else None
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "touchline.cli", "serve"],
-                env={**os.environ, **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if output else None,
-                preexec_fn=end_with_parent,  # noqa: PLW1509
-                start_new_session=True,
-            )
-        finally:
-            if output:
-                output.close()
+        environment = {**os.environ, **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        self._process = start_child([sys.executable, "-m", "touchline.cli", "serve"], environment, self._log)
 
     def health(self) -> dict[str, object] | None:
         """What /health says; None while nobody listens."""

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from touchline.child_process import start_child
+
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_ENVIRONMENT = PROJECT / ".venv-triton"
 DEFAULT_REPOSITORY = PROJECT / "model_repository"
 
-_PR_SET_PDEATHSIG = 1
 _STUB_BYTES = 64 * 2**20
 
 
@@ -107,20 +108,7 @@ class LocalTriton:
             "VIRTUAL_ENV": str(self._environment),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        output = self.log.open("wb") if self.log else None
-        try:
-            self._process = subprocess.Popen(  # noqa: S603
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if output else None,
-                preexec_fn=end_with_parent,  # noqa: PLW1509
-                start_new_session=True,
-            )
-        finally:
-            if output:
-                output.close()
+        self._process = start_child(command, environment, self.log)
 
     @property
     def is_ready(self) -> bool:
@@ -222,8 +210,3 @@ def _libpython_folder(environment: Path, python: str) -> str:
             f"on Debian or Ubuntu: apt-get install lib{python}"
         ) from error
     return ""
-
-
-def end_with_parent() -> None:
-    """Ask Linux to end this child when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

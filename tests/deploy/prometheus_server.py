@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tests.deploy.files import DEPLOY
-from touchline.local_triton import end_with_parent, free_ports
+from touchline.child_process import end_with_parent
+from touchline.local_triton import free_ports
 
 
 def binary(name: str) -> str:

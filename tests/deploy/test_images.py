@@ -17,8 +17,9 @@ import pytest
 
 from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
 from tests.support.quick_models import write_quick_models
+from touchline.child_process import end_with_parent
 from touchline.local_chain import make_keys
-from touchline.local_triton import end_with_parent, free_ports
+from touchline.local_triton import free_ports
 
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
 BIN = Path(sys.executable).parent

@@ -84,3 +84,10 @@ def test_another_target_leaves_nothing_of_the_last_one(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "player" / "1").iterdir()) == ["model.plan"]
     write_model(replace(PLAYER, engine="openvino"), network, tmp_path)
     assert sorted(path.name for path in (tmp_path / "player" / "1").iterdir()) == ["model.onnx", "model.py"]
+
+
+@pytest.mark.parametrize("model", ["player", "pitch"])
+def test_the_bundled_models_run_the_exporters_backend(model: str) -> None:
+    """Triton wants the file in each model directory; the copies must not drift apart."""
+    bundled = Path(__file__).parents[2] / "model_repository" / model / "1" / "model.py"
+    assert bundled.read_text() == CPU_BACKEND.read_text()
