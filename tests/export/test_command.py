@@ -205,7 +205,7 @@ def test_a_model_for_the_cpu_gets_static_shapes_for_tensorrt(
     static.write_bytes(networks[0])
     assert refused(onnx.load(static)) == []
     whole, other = run_onnxruntime(for_cpu, frames(3)), run_onnxruntime(static, frames(3))
-    assert (whole[..., 4] > 0.5).sum() > 100
+    assert (whole[..., 4] > 0.5).sum() > 30, "a crowd, or the comparison says nothing"
     np.testing.assert_allclose(other, whole, atol=1e-3)
 
     def fail(*_: Any) -> None:
