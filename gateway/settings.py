@@ -19,6 +19,12 @@ class Settings(BaseSettings):
 
     host: str = Field("0.0.0.0", description="Address the gateway listens on.")  # noqa: S104  a validator calls from outside
     port: int = Field(7999, ge=0, le=65535, description="Port the gateway listens on.")
+    external_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log.")
 
     netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")

@@ -8,10 +8,13 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 
 class ExportTarget(StrEnum):
@@ -64,21 +67,16 @@ _err = Console(stderr=True)
 def serve() -> None:
     """Run the gateway. Every setting comes from the environment or .env; see the README."""
     import uvicorn  # noqa: PLC0415  each command imports what it needs, so that --help is quick
-    from pydantic import ValidationError  # noqa: PLC0415
 
     from gateway.app import build_app  # noqa: PLC0415
     from gateway.errors import StartupError  # noqa: PLC0415
-    from gateway.settings import Settings  # noqa: PLC0415
 
+    settings = _settings()
     try:
-        settings = Settings()
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         for chatty in ("httpx", "httpcore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         gateway = build_app(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        _fail(f"setting {'.'.join(str(part) for part in first['loc']).upper()}: {first['msg']}")
     except StartupError as error:
         _fail(str(error))
     # Decoding takes the interpreter back after every packet; at Python's 5 ms it and tracking wait for each other.
@@ -86,6 +84,23 @@ def serve() -> None:
     uvicorn.run(
         gateway, host=settings.host, port=settings.port, log_config=None, access_log=settings.log_level == "debug"
     )
+
+
+@app.command()
+def register(
+    ip: Annotated[
+        str | None, typer.Option(help="This host's public IPv4 address. Default: the one that is announced now.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="TAO that registering may cost at most.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+) -> None:
+    """Register the hotkey with the subnet and announce this miner's address. Settings as for `serve`."""
+    from touchline.register import RegisterError, run_register  # noqa: PLC0415
+
+    try:
+        run_register(_out, _settings(), ip=ip, max_cost=max_cost, yes=yes)
+    except RegisterError as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -344,6 +359,18 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _settings() -> Settings:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from gateway.settings import Settings  # noqa: PLC0415
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"setting {'.'.join(str(part) for part in first['loc']).upper()}: {first['msg']}")
 
 
 def _size(option: str, text: str) -> tuple[int, int]:

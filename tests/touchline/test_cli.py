@@ -28,7 +28,7 @@ def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comp
 def test_help_names_every_command(tmp_path: Path) -> None:
     said = touchline("--help", cwd=tmp_path)
     assert said.returncode == 0
-    for command in ("serve", "triton", "keys", "challenge", "render", "export"):
+    for command in ("serve", "register", "triton", "keys", "challenge", "render", "export"):
         assert command in said.stdout
 
 
@@ -39,6 +39,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["challenge", "http://127.0.0.1:9/v.mp4", "--gateway", "http://127.0.0.1:9"], "say who signs"),
         (["challenge", "http://127.0.0.1:9/v.mp4", "--gateway", "http://127.0.0.1:9", "--keys", "."], "holds no keys"),
         (["serve"], "hotkey file"),
+        (["register"], "hotkey file"),
         (["triton", "--repository", "."], "holds no model"),
         (["export", "nowhere.pt", "--target", "openvino"], "nowhere.pt"),
         (["export", "--target", "openvino"], "nothing to export"),
