@@ -17,6 +17,8 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/touchline \
       -r /build/gateway.txt -r /build/export.txt
 COPY touchline /opt/touchline/app/touchline
 COPY export /opt/touchline/app/export
+# Pictures to compare precisions on.
+COPY demo /opt/touchline/app/demo
 COPY model_repository/pitch /opt/touchline/bundled/pitch
 COPY deploy/export.sh /opt/touchline/bin/export-once
 COPY deploy/triton-checked.sh /opt/touchline/bin/triton-checked
@@ -27,6 +29,8 @@ ENV PATH=/opt/touchline/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
+    # torch asks for the user's name, and compose's user has no entry in /etc/passwd.
+    USER=touchline \
     HF_HOME=/var/lib/touchline/hub
 # Engines, the timing cache and downloaded weights live in this one volume.
 WORKDIR /var/lib/touchline

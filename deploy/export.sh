@@ -1,5 +1,5 @@
 #!/bin/sh
-# Exports the operator's weights to TensorRT engines; at once done when nothing has changed.
+# Exports the operator's weights to TensorRT engines; at once done when nothing has changed and the engines fit.
 # Environment: PLAYER_WEIGHTS, PITCH_WEIGHTS, BALL_WEIGHTS (a file, or owner/name:file on the hub; empty: WEIGHTS/<role>.pt
 # or .onnx, for the pitch else the bundled model; the bundled player model is for CPUs only), EXPORT_IMGSZ,
 # EXPORT_MAX_BATCH, EXPORT_PRECISION, NGC_TAG.
@@ -50,7 +50,8 @@ now=$({
     find "${PYTHONPATH:-.}/export" "${PYTHONPATH:-.}/touchline" -name '*.py' -exec cat {} + | sha256sum
     nvidia-smi --query-gpu=name,compute_cap --format=csv,noheader
 } | sha256sum)
-if [ "$(cat "$STAMP" 2>/dev/null)" = "$now" ] && [ -f "$OUT/player/config.pbtxt" ] && [ -f "$OUT/pitch/config.pbtxt" ]; then
+if [ "$(cat "$STAMP" 2>/dev/null)" = "$now" ] && [ -f "$OUT/player/config.pbtxt" ] && [ -f "$OUT/pitch/config.pbtxt" ] &&
+    python -m export.check "$OUT"; then
     echo "the engines are up to date"
     exit 0
 fi

@@ -14,15 +14,16 @@ from typer.testing import CliRunner
 from tests.deploy.files import DEPLOY, PROJECT, tool
 from touchline.cli import app
 
-# In place of Python and nvidia-smi: notes the command and writes what an export writes.
+# In place of Python and nvidia-smi: notes the command and writes what an export writes; the check is the project's own.
 PYTHON = """#!/bin/sh
+if [ "$2" = export.check ]; then PYTHONPATH=PROJECT exec PYTHON "$@"; fi
 echo "$@" >> calls
 while [ $# -gt 0 ]; do
     case $1 in --out) out=$2;; --player|--pitch|--ball) models="$models ${1#--}";; esac
     shift
 done
 for model in $models; do mkdir -p "$out/$model"; : > "$out/$model/config.pbtxt"; done
-"""
+""".replace("PROJECT", str(PROJECT)).replace("PYTHON ", f"{sys.executable} ")
 
 
 class Host:
@@ -97,7 +98,7 @@ def test_the_second_time_nothing_is_done(host: Host) -> None:
     assert len(host.calls) == 1
 
 
-@pytest.mark.parametrize("change", ["weights", "release", "gpu", "code", "lost"])
+@pytest.mark.parametrize("change", ["weights", "release", "gpu", "code", "lost", "unfit"])
 def test_what_changed_is_exported_again(host: Host, change: str) -> None:
     host.export()
     if change == "weights":
@@ -108,6 +109,8 @@ def test_what_changed_is_exported_again(host: Host, change: str) -> None:
         (host.root / "app" / "export" / "graph.py").write_text("new")
     elif change == "lost":
         (host.root / "repository" / "player" / "config.pbtxt").unlink()
+    elif change == "unfit":
+        (host.root / "repository" / "player" / "config.pbtxt").write_text('platform: "tensorrt_plan"')
     host.export(NGC_TAG="26.10" if change == "release" else "")
     assert len(host.calls) == 2
 

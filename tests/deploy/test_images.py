@@ -156,6 +156,35 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
     assert "frames through shared memory" in (tmp_path / "log").read_text()
 
 
+def test_the_built_gateway_speaks_to_the_chain(built: Path, tmp_path: Path) -> None:
+    """As the user of compose: a hotkey file, a home that cannot be written, no name in /etc/passwd needed."""
+    app = built / "opt/touchline"
+    environment = {
+        **make_keys(tmp_path).environment(),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(app / "app"),
+        "HOME": "/proc",
+        "SUBTENSOR_ADDRESS": "ws://127.0.0.1:1",
+    }
+    asked = tool(app / "bin/python", "-m", "touchline.cli", "register", env=environment, cwd=tmp_path)
+    assert asked.returncode == 1
+    assert "ws://127.0.0.1:1 cannot be reached" in asked.stderr
+    wallets = tmp_path / "new"
+    made = tool(
+        app / "bin/btcli",
+        "wallet",
+        "create",
+        "--no-password",
+        "--wallet-path",
+        wallets,
+        "--wallet",
+        "w",
+        env=environment,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert (wallets / "w" / "hotkeys" / "default").exists()
+
+
 def run_build_stage(dockerfile: Path, root: Path) -> None:
     """RUN and COPY of the stage `build`, absolute paths put under `root`. Downloads come from uv's cache."""
     arguments = dict(
