@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_rules_load_and_evaluate(watched: Watched) -> None:
         watched.prometheus.until(lambda query=name: watched.prometheus.query(query), f"{name} has a value")
 
 
+def test_every_series_that_a_rule_names_is_there(watched: Watched) -> None:
+    """An alert on a misspelt series would be silent for ever."""
+    named = set()
+    for path in (DEPLOY / "prometheus" / "rules").glob("*.yml"):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                named |= set(re.findall(r"\b(?:touchline|nv)[_:][\w:]+", rule["expr"]))
+    assert len(named) > 10
+    for name in named:
+        assert watched.prometheus.query(name), name
+
+
 @pytest.mark.parametrize(("title", "expression"), [q for q in queries() if "ALERTS{" not in q[1]])
 def test_a_dashboards_query_returns_data(watched: Watched, title: str, expression: str) -> None:
     samples = watched.prometheus.query(expression)
@@ -108,6 +121,9 @@ def test_what_the_dashboards_say_is_what_happened(watched: Watched) -> None:
 
     assert value('touchline_frames_total{kind="decoded"}') == 50
     assert value('touchline_stage_seconds_count{stage="total"}') == 2
+    assert value("max(touchline_registered)") == 1
+    assert value("sum(touchline_challenges_limit)") == 2
+    assert value("max(touchline_last_answer_timestamp_seconds) > bool 0") == 1
     assert value("max_over_time(touchline_slots_free[10m]) == bool touchline_slots{}") == 1
     assert value('sum(nv_inference_request_success{model="player"})') >= 2
     assert watched.prometheus.query("touchline:slots_used:ratio")
