@@ -21,7 +21,7 @@ from demo.truth import Truth
 from gateway.inference.outputs import Detections, detections_from_rows
 from gateway.tracking import Tracker
 from touchline.answer_quality import AnswerQuality, measure
-from touchline.contract import BALL, DETECTIONS, PLAYER_MODEL
+from touchline.contract import BALL, DETECTIONS, KEYPOINT_COUNT, PLAYER_MODEL
 
 FPS = 25
 FIXED = (1, 2, 3, 4)
@@ -88,10 +88,10 @@ def box_speed(before: Detections, after: Detections) -> float:
 
 def tracked(detections: list[Detections], samples: list[int], truth: list[Truth]) -> AnswerQuality:
     """The quality of the answer when only `samples` are inferred."""
-    tracker = Tracker(fps=FPS, frame_stride=2, track_buffer=30, confidence=0.35)
+    tracker = Tracker(fps=FPS, width=Match().width, frame_stride=2, track_buffer=30, confidence=0.35)
     for number in samples:
         tracker.update(number, detections[number])
-    tracks = tracker.finish(len(detections))
+    tracks = tracker.finish(len(detections), np.zeros((len(detections), KEYPOINT_COUNT, 2)))
     frames = [
         {"frame_number": number, "keypoints": [[0.0, 0.0]] * 32, "objects": []} for number in range(len(detections))
     ]

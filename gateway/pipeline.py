@@ -290,6 +290,7 @@ class _Run:
         """Take the inferred slots in order, then fill in the frames between."""
         tracker = Tracker(
             fps=info.fps,
+            width=info.letterbox.source_width,
             frame_stride=self._settings.frame_stride,
             track_buffer=self._settings.track_buffer_size,
             confidence=self._settings.confidence,
@@ -303,10 +304,10 @@ class _Run:
             self._times.track_s += await self._pipeline.in_thread(_update, tracker, inferred)
         begun = time.perf_counter()
         count = self._decoder.frame_count
-        tracks = await self._pipeline.in_thread(tracker.finish, count)
         points = await self._pipeline.in_thread(
             keypoints_of_every_frame, pitch_numbers, keypoints, count, info.letterbox.source_size
         )
+        tracks = await self._pipeline.in_thread(tracker.finish, count, points)
         self._times.track_s += time.perf_counter() - begun
         return tracks, points
 

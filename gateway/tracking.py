@@ -9,6 +9,7 @@ import numpy.typing as npt
 import supervision as sv
 from trackers import ByteTrackTracker, DIoU
 
+from gateway.ball import MAX_SPEED, ball_flights, not_on_a_spot
 from gateway.inference.outputs import Detections, Floats
 from gateway.kalman import SharedCovarianceEstimator
 from touchline.contract import BALL
@@ -19,6 +20,8 @@ DUPLICATE_IOU = 0.7
 """Boxes of persons that overlap more are one person seen as two classes."""
 MIN_DIOU = -0.3
 """Least DIoU (Zheng 2020: IoU less the squared centre distance over the squared enclosing diagonal) of one person."""
+BALL_CANDIDATES = 5
+"""Boxes a frame, the best ones, that may be the ball."""
 FILL_GAP_S = 0.5
 """A track that comes back within this time is filled in between."""
 _SHIFT_RADIUS_PX = 6.0
@@ -52,10 +55,14 @@ class Tracks:
     xyxy: npt.NDArray[np.float64]
 
 
+_Piece = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
 class Tracker:
     """Takes the detections of inferred frames in frame order and gives the boxes of every frame."""
 
-    def __init__(self, *, fps: float, frame_stride: int, track_buffer: int, confidence: float) -> None:
+    def __init__(self, *, fps: float, width: int, frame_stride: int, track_buffer: int, confidence: float) -> None:
+        """`width` of a frame in pixels, `track_buffer` in frames at 30 a second."""
         self._byte_track = ByteTrackTracker(
             lost_track_buffer=track_buffer,
             frame_rate=fps / frame_stride,
@@ -70,22 +77,22 @@ class Tracker:
         self._confidence = confidence
         self._fill_gap = round(FILL_GAP_S * fps)
         self._tracks: dict[int, _Track] = {}
-        self._ball = _Track()
+        self._ball_candidates: list[tuple[int, Detections]] = []
         self._unclaimed = sv.Detections.empty()
         self._sample = -1
         self._previous_frame = 0
         self._previous_boxes = np.empty((0, 4), np.float32)
         self._shift = self._camera = np.zeros(2)
-        self._fps = fps
+        self._fps, self._width = fps, width
 
     def update(self, frame_number: int, detections: Detections) -> None:
         """Take the detections of the next inferred frame; the distance to the last one may be any."""
         self._sample += 1
         this = (self._sample, frame_number)
-        ball = (detections.classes == BALL) & (detections.scores >= self._confidence)
-        if ball.any():
-            best = int(np.argmax(np.where(ball, detections.scores, 0)))
-            self._ball.add(this, detections.xyxy[best], BALL, float(detections.scores[best]))
+        balls = np.flatnonzero(detections.classes == BALL)[:BALL_CANDIDATES]
+        self._ball_candidates.append(
+            (frame_number, Detections(detections.xyxy[balls], detections.scores[balls], detections.classes[balls]))
+        )
         persons = _without_duplicates(detections, detections.classes != BALL)
         tracked = self._associate(frame_number, persons)
         for box, score, class_id, track_id in zip(
@@ -99,9 +106,12 @@ class Tracker:
         self._unclaimed = tracked[(tracked.tracker_id < 0) & (tracked.confidence >= self._confidence)]
         self._previous_frame = frame_number
 
-    def finish(self, frame_count: int) -> Tracks:
-        """Boxes of the frames 0 to `frame_count` - 1: tracked ones as they are, those between interpolated."""
-        pieces = [_filled(BALL_ID, BALL, self._ball, self._fill_gap)] if self._ball.boxes else []
+    def finish(self, frame_count: int, keypoints: npt.NDArray[np.float64]) -> Tracks:
+        """Boxes of the frames 0 to `frame_count` - 1: tracked ones as they are, those between interpolated.
+
+        `keypoints` float64 [frame_count, 32, 2] in pixels, (0, 0) where not seen, say where no ball is to be believed.
+        """
+        pieces = self._ball_pieces(keypoints)
         pieces += [
             _filled(number, int(np.argmax(track.votes)), track, self._fill_gap)
             for number, track in enumerate(self._tracks.values(), start=BALL_ID + 1)
@@ -113,6 +123,25 @@ class Tracker:
         order = np.lexsort((ids, frame_numbers))
         order = order[frame_numbers[order] < frame_count]
         return Tracks(frame_numbers[order], ids[order], classes[order], xyxy[order])
+
+    def _ball_pieces(self, keypoints: npt.NDArray[np.float64]) -> list[_Piece]:
+        inferred = np.array([number for number, _ in self._ball_candidates], np.int64)
+        numbers = np.repeat(inferred, [len(found) for _, found in self._ball_candidates])
+        if not len(numbers):
+            return []
+        xyxy = np.concatenate([found.xyxy for _, found in self._ball_candidates])
+        scores = np.concatenate([found.scores for _, found in self._ball_candidates])
+        free = not_on_a_spot(numbers, xyxy, keypoints, self._width)
+        numbers, xyxy, scores = numbers[free], xyxy[free], scores[free]
+        flights = ball_flights(
+            numbers,
+            xyxy,
+            scores,
+            reach=MAX_SPEED * self._width / self._fps,
+            gap=max(self._fill_gap, int(np.diff(inferred).max(initial=0))),
+            start_cost=self._confidence,
+        )
+        return [_every_frame(BALL_ID, BALL, numbers[flight], xyxy[flight].astype(np.float64)) for flight in flights]
 
     def _associate(self, frame_number: int, persons: sv.Detections) -> sv.Detections:
         """ByteTrack on boxes from which the camera's own movement is taken, so that a fast pan does not lose them."""
@@ -173,20 +202,24 @@ def _without_duplicates(detections: Detections, chosen: npt.NDArray[np.bool_]) -
     )
 
 
-_Piece = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
-
-
 def _filled(track_id: int, class_id: int, track: _Track, fill_gap: int) -> _Piece:
     """One row for every frame from the first to the last of the track.
 
     Frames between two inferred ones that follow each other are always filled, losses of up to `fill_gap` frames too.
     """
     numbers = np.array(track.frame_numbers)
-    boxes = np.stack(track.boxes).astype(np.float64)
-    every = np.arange(numbers[0], numbers[-1] + 1)
+    every, ids, classes, xyxy = _every_frame(track_id, class_id, numbers, np.stack(track.boxes).astype(np.float64))
     after = np.searchsorted(numbers, every)
     gaps = np.diff(numbers, prepend=numbers[0])[after]
     skipped = np.diff(np.array(track.samples), prepend=track.samples[0])[after]
-    every = every[(gaps <= fill_gap) | (skipped <= 1) | (numbers[after] == every)]
+    kept = (gaps <= fill_gap) | (skipped <= 1) | (numbers[after] == every)
+    return every[kept], ids[kept], classes[kept], xyxy[kept]
+
+
+def _every_frame(
+    track_id: int, class_id: int, numbers: npt.NDArray[np.int64], boxes: npt.NDArray[np.float64]
+) -> _Piece:
+    """One row for every frame from the first to the last of `numbers`, linear between them."""
+    every = np.arange(numbers[0], numbers[-1] + 1)
     xyxy = np.stack([np.interp(every, numbers, boxes[:, column]) for column in range(4)], axis=1)
     return every, np.full(len(every), track_id), np.full(len(every), class_id), xyxy

@@ -50,10 +50,10 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
 def test_the_quick_engine_shows_people_that_are_tracked_and_a_pitch(engine: Path) -> None:
     letterbox = Letterbox(*SOURCE_SIZE, DEFAULT_SIZE[1], DEFAULT_SIZE[0])
     rows = np.load(engine / "player/1/answers.npy")
-    tracker = Tracker(fps=25, frame_stride=2, track_buffer=30, confidence=0.35)
+    tracker = Tracker(fps=25, width=SOURCE_SIZE[0], frame_stride=2, track_buffer=30, confidence=0.35)
     for number in range(20):
         tracker.update(2 * number, detections_from_rows(rows[number], letterbox, min_score=0.1))
-    tracks = tracker.finish(39)
+    tracks = tracker.finish(39, np.zeros((39, 32, 2)))
     assert len(tracks.ids) == 39 * 25
     assert set(tracks.ids) == set(range(25))
     for frame in np.load(engine / "pitch/1/answers.npy"):
