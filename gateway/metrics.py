@@ -82,8 +82,20 @@ class Metrics:
         )
         self.slots = Gauge("touchline_slots", "Slots of shared memory.", registry=self.registry)
         self.inference_ready = Gauge(
-            "touchline_inference_ready", "1 while Triton and the models are ready.", registry=self.registry
+            "touchline_inference_ready", "1 while at least one Triton and its models are ready.", registry=self.registry
         )
+        self.triton_ready = Gauge(
+            "touchline_triton_ready", "1 while requests go to this Triton of TRITON_URLS.", ["triton"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.triton_frames = Gauge(
+            "touchline_triton_frames_in_flight", "Frames of the requests under way at this Triton.", ["triton"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.triton_retries = Counter(
+            "touchline_triton_retries", "Requests of this Triton that another one was asked again.", ["triton"],
+            registry=self.registry,
+        )  # fmt: skip
         self.metagraph_age = Gauge(
             "touchline_metagraph_age_seconds", "Time since the nodes were read from the chain or the file.",
             registry=self.registry,

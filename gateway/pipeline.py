@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ from gateway.inference.outputs import (
     with_ball_model,
 )
 from gateway.inference.slots import Slot, SlotPool
-from gateway.inference.triton import ServedModels, Triton
+from gateway.inference.triton import ServedModels
+from gateway.inference.tritons import Host, Tritons
 from gateway.keypoints import keypoints_of_every_frame
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -108,7 +109,7 @@ class _BusyClock:
 
 
 class Pipeline:
-    """Answers videos. Holds what all challenges share: the HTTP client, Triton, the slots and the threads."""
+    """Answers videos. Holds what all challenges share: the HTTP client, the Tritons, the slots and the threads."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class Pipeline:
         metrics: Metrics,
         *,
         client: httpx.AsyncClient,
-        triton: Triton,
+        tritons: Tritons,
         models: ServedModels,
         pool: SlotPool,
         nvdec: bool,
@@ -124,7 +125,7 @@ class Pipeline:
         self.settings = settings
         self.metrics = metrics
         self.client = client
-        self.triton = triton
+        self.tritons = tritons
         self.models = models
         self.pool = pool
         self.last_inference = 0.0
@@ -133,15 +134,15 @@ class Pipeline:
         # Two threads a challenge: one decodes while the other tracks.
         self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
 
-    async def warm_up(self, count: int) -> None:
-        """Let every model infer `count` blank frames, so that no challenge waits for an engine's first time.
+    async def warm_up(self, count: int, hosts: Sequence[Host]) -> None:
+        """Let every model of `hosts` infer `count` blank frames, so that no challenge waits for an engine's first time.
 
         Raises InferenceUnavailable or InferenceFailed.
         """
         slot = await self.pool.acquire()
         try:
             slot.frames[:count] = LETTERBOX_GREY
-            await asyncio.gather(*(self.triton.infer(model, slot, count) for model in self.models.names))
+            await self.tritons.wake(hosts, self.models.names, slot, count)
         finally:
             self.pool.release(slot)
         self.last_inference = time.monotonic()
@@ -220,7 +221,7 @@ class _Run:
             tasks.create_task(self._fetch())
             if time.monotonic() - self._pipeline.last_inference > COLD_AFTER_S:
                 # An idle GPU has lowered its clocks: wake it while the first bytes travel.
-                tasks.create_task(self._pipeline.warm_up(1))
+                tasks.create_task(self._pipeline.warm_up(1, self._pipeline.tritons.ready_hosts))
             begun = time.perf_counter()
             info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
             self._times.decode_s = time.perf_counter() - begun
@@ -265,13 +266,13 @@ class _Run:
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo) -> _InferredSlot:
         """All models on one slot at the same time."""
         letterbox = info.letterbox
-        triton, count = self._pipeline.triton, len(filled.frame_numbers)
+        tritons, count = self._pipeline.tritons, len(filled.frame_numbers)
         with self._inferring:
             async with asyncio.TaskGroup() as requests:
-                player = requests.create_task(triton.infer(PLAYER_MODEL, slot, count))
-                pitch = requests.create_task(triton.infer(PITCH_MODEL, slot, filled.pitch_count))
+                player = requests.create_task(tritons.infer(PLAYER_MODEL, slot, count))
+                pitch = requests.create_task(tritons.infer(PITCH_MODEL, slot, filled.pitch_count))
                 if self._pipeline.models.has_ball_model:
-                    ball = requests.create_task(triton.infer(BALL_MODEL, slot, count))
+                    ball = requests.create_task(tritons.infer(BALL_MODEL, slot, count))
         self._pipeline.last_inference = time.monotonic()
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)

@@ -1,4 +1,4 @@
-"""Whether a challenge can be taken now: the connection to Triton and the places for challenges."""
+"""Whether a challenge can be taken now: the connections to the Tritons and the places for challenges."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import partial
 
 import httpx
 
-from gateway.errors import Busy, GatewayError, InferenceUnavailable
+from gateway.errors import Busy, GatewayError, InferenceFailed, InferenceUnavailable
 from gateway.inference.slots import SlotPool
-from gateway.inference.triton import ServedModels, Triton
+from gateway.inference.triton import ServedModels
+from gateway.inference.tritons import Host, Tritons
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, Pipeline
 from gateway.settings import Settings
@@ -30,36 +31,38 @@ class _Shared:
 
 
 class Service:
-    """Owns the pipeline while Triton serves the models, and admits challenges to it."""
+    """Owns the pipeline, keeps the Tritons connected to it and admits challenges."""
 
     def __init__(self, settings: Settings, metrics: Metrics, client: httpx.AsyncClient, *, nvdec: bool) -> None:
         self._settings = settings
         self._metrics = metrics
         self._client = client
-        self._triton = Triton(
-            settings.triton_url, shared_memory=settings.triton_shared_memory, timeout_s=settings.inference_timeout_s
+        self._tritons = Tritons(
+            settings.triton_addresses,
+            metrics,
+            shared_memory=settings.triton_shared_memory,
+            timeout_s=settings.inference_timeout_s,
         )
+        self._connecting = asyncio.Lock()
         self._pipeline: Pipeline | None = None
         self._models: ServedModels | None = None
-        self._why_not_ready: GatewayError = InferenceUnavailable(f"Triton at {settings.triton_url} was not asked yet")
-        self._ready = False
         self._in_progress = 0
         self._shared: dict[str, _Shared] = {}
         self._nvdec = nvdec
-        metrics.inference_ready.set_function(lambda: float(self._ready))
+        metrics.inference_ready.set_function(lambda: float(self.ready))
         metrics.in_progress.set_function(lambda: float(self._in_progress))
         metrics.slots.set_function(lambda: float(self._pipeline.pool.slot_count if self._pipeline else 0))
         metrics.slots_free.set_function(lambda: float(self._pipeline.pool.free_count if self._pipeline else 0))
 
     @property
     def ready(self) -> bool:
-        """Triton and the models are there."""
-        return self._ready
+        """A Triton and the models are there."""
+        return self._pipeline is not None and self._tritons.ready
 
     @property
     def available(self) -> bool:
         """The next challenge would be taken."""
-        return self._ready and self._in_progress < self._settings.concurrent_challenges
+        return self.ready and self._in_progress < self._settings.concurrent_challenges
 
     @property
     def models(self) -> ServedModels | None:
@@ -67,7 +70,12 @@ class Service:
 
     @property
     def why_not_ready(self) -> str:
-        return "" if self._ready else str(self._why_not_ready)
+        return self._tritons.why_not_ready
+
+    @property
+    def tritons(self) -> dict[str, str]:
+        """State of each Triton by address: "ready", or why it is asked nothing."""
+        return self._tritons.states
 
     async def answer(self, video_url: str) -> Answer:
         """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
@@ -76,8 +84,8 @@ class Service:
         """
         shared = self._shared.get(video_url)
         if shared is None:
-            place = self._take_place()
-            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._compute(place, video_url)))
+            pipeline = self._take_place()
+            shared = self._shared[video_url] = _Shared(asyncio.create_task(pipeline.answer(video_url)))
             shared.task.add_done_callback(partial(self._finished, video_url))
         else:
             self._metrics.reused.inc()
@@ -90,13 +98,6 @@ class Service:
                 # Nobody is left to read it. The next one who asks starts anew.
                 del self._shared[video_url]
                 shared.task.cancel()
-
-    async def _compute(self, pipeline: Pipeline, video_url: str) -> Answer:
-        try:
-            return await pipeline.answer(video_url)
-        except InferenceUnavailable as error:
-            self._lost(error)
-            raise
 
     def _finished(self, video_url: str, task: asyncio.Task[Answer]) -> None:
         """Give the place back, forget a failed answer at once and a good one later."""
@@ -115,89 +116,112 @@ class Service:
             forget()
 
     async def watch_forever(self) -> None:
-        """Connect to Triton, and again whenever it was away."""
+        """Connect to every Triton, and again whenever it was away."""
+        await asyncio.gather(*(self._watch(host) for host in self._tritons.hosts))
+
+    async def _watch(self, host: Host) -> None:
         while True:
-            if self._ready and not await self._triton.is_ready():
-                self._lost(
-                    InferenceUnavailable(f"Triton at {self._settings.triton_url} stopped answering; is it running?")
+            if host.ready and not await host.triton.is_ready():
+                self._tritons.lost(
+                    host, InferenceUnavailable(f"Triton at {host.address} stopped answering; is it running?")
                 )
-            if not self._ready:
+            if not host.ready:
                 try:
-                    await self._connect()
+                    await self._connect(host)
                 except GatewayError as error:
-                    self._why_not_ready = error
+                    host.why_not_ready = error
                 except Exception as error:  # whatever it is, the next try may do better, and /health says it meanwhile
-                    _log.exception("the connection to Triton could not be made")
-                    self._why_not_ready = InferenceUnavailable(f"the connection to Triton failed: {error!r}")
+                    _log.exception("the connection to Triton at %s could not be made", host.address)
+                    host.why_not_ready = InferenceUnavailable(
+                        f"the connection to Triton at {host.address} failed: {error!r}"
+                    )
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def close(self) -> None:
-        self._ready = False
         under_way = [shared.task for shared in self._shared.values() if not shared.task.done()]
         for task in under_way:
             task.cancel()
         if under_way:
             await asyncio.wait(under_way)
-        await self._triton.close()
+        await self._tritons.close()
         self._drop_pipeline()
 
     def _take_place(self) -> Pipeline:
         """The pipeline, with one more challenge in progress; `_finished` gives the place back."""
-        if not self._ready or self._pipeline is None:
+        if not self._tritons.ready or self._pipeline is None:
             raise InferenceUnavailable(self.why_not_ready)
         if self._in_progress >= self._settings.concurrent_challenges:
             raise Busy(f"{self._in_progress} challenges are being worked on, MAX_CONCURRENT_CHALLENGES allows no more")
         self._in_progress += 1
         return self._pipeline
 
-    async def _connect(self) -> None:
-        models = await self._triton.discover()
-        if self._pipeline is not None and models != self._models:
-            if self._in_progress:
+    async def _connect(self, host: Host) -> None:
+        """Take a Triton in. Raises a GatewayError that says why not."""
+        models = await host.triton.discover()
+        async with self._connecting:
+            if not await self._fits(host, models):
                 return
-            await self._triton.detach()
-            self._drop_pipeline()
-        if self._pipeline is None:
-            batch = min(self._settings.slot_frames, models.max_batch or 1)
-            pool = SlotPool(
-                slots=self._settings.concurrent_challenges * self._settings.slots_per_challenge,
-                slot_shape=(batch, models.height, models.width, 3),
-            )
-            self._pipeline = Pipeline(
-                self._settings,
-                self._metrics,
-                client=self._client,
-                triton=self._triton,
-                models=models,
-                pool=pool,
-                nvdec=self._nvdec,
-            )
-            self._models = models
-        await self._triton.attach(self._pipeline.pool)
-        for count in {1, self._pipeline.pool.slot_shape[0]}:
-            await self._pipeline.warm_up(count)
+            pipeline = self._pipeline or self._build_pipeline(models)
+            await host.triton.attach(pipeline.pool)
+            for count in {1, pipeline.pool.slot_shape[0]}:
+                await pipeline.warm_up(count, [host])
+            host.why_not_ready = None
         if "img_size" in self._settings.model_fields_set and models.width != self._settings.img_size:
             _log.warning(
                 "IMG_SIZE is %d, the served models want %d: the models decide", self._settings.img_size, models.width
             )
-        for name, version in models.versions.items():
-            self._metrics.models.labels(name, version).set(1)
-        self._ready = True
         _log.info(
             "Triton at %s is ready: %s, input %dx%d, batches of %d, frames through %s",
-            self._settings.triton_url,
+            host.address,
             ", ".join(f"{name} {version}" for name, version in models.versions.items()),
             models.width,
             models.height,
-            self._pipeline.pool.slot_shape[0],
-            self._triton.transport.replace("_", " "),
+            pipeline.pool.slot_shape[0],
+            host.triton.transport.replace("_", " "),
         )
 
-    def _lost(self, error: GatewayError) -> None:
-        if self._ready:
-            _log.error("%s", error)
-        self._ready = False
-        self._why_not_ready = error
+    async def _fits(self, host: Host, models: ServedModels) -> bool:
+        """Whether `host` can serve the slots there are; False: not before the challenges in progress have ended.
+
+        While another Triton is ready, its models are the measure: raises InferenceFailed for what differs. When none
+        is, the pipeline is dropped, to be built for these models.
+        """
+        if self._pipeline is None or self._models is None or models == self._models:
+            return True
+        differences = models.differences(self._models, self._pipeline.pool.slot_shape[0])
+        if self._tritons.ready:
+            if differences:
+                await host.triton.detach()
+                raise InferenceFailed(
+                    f"Triton at {host.address} is left out, it does not serve what the others do: "
+                    f"{', '.join(differences)}; export the same models for all"
+                )
+        elif self._in_progress:
+            return not differences
+        else:
+            await self._tritons.detach()
+            self._drop_pipeline()
+        return True
+
+    def _build_pipeline(self, models: ServedModels) -> Pipeline:
+        batch = min(self._settings.slot_frames, models.max_batch or 1)
+        pool = SlotPool(
+            slots=self._settings.concurrent_challenges * self._settings.slots_per_challenge,
+            slot_shape=(batch, models.height, models.width, 3),
+        )
+        self._pipeline = Pipeline(
+            self._settings,
+            self._metrics,
+            client=self._client,
+            tritons=self._tritons,
+            models=models,
+            pool=pool,
+            nvdec=self._nvdec,
+        )
+        self._models = models
+        for name, version in models.versions.items():
+            self._metrics.models.labels(name, version).set(1)
+        return self._pipeline
 
     def _drop_pipeline(self) -> None:
         if self._pipeline is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
@@ -15,7 +15,14 @@ _NVIDIA_DEVICE = Path("/dev/nvidiactl")
 class Settings(BaseSettings):
     """Settings by environment name; names that operators of the subnet already use keep their meaning."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        # An empty value in .env means the default, as `NAME=` does in a shell script.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     host: str = Field("0.0.0.0", description="Address the gateway listens on.")  # noqa: S104  a validator calls from outside
     port: int = Field(7999, ge=0, le=65535, description="Port the gateway listens on.")
@@ -40,7 +47,11 @@ class Settings(BaseSettings):
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
     nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
 
-    triton_url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    triton_urls: str = Field(
+        "127.0.0.1:8001",
+        validation_alias=AliasChoices("triton_urls", "triton_url"),
+        description="Triton's gRPC address, host:port; several with commas between. TRITON_URL is taken too.",
+    )
     triton_shared_memory: Literal["auto", "system", "off"] = Field(
         "auto",
         description="Frames through shared memory: auto tries it, else bytes; system insists; off: bytes.",
@@ -83,11 +94,17 @@ class Settings(BaseSettings):
     def _expand_home(cls, path: Path) -> Path:
         return path.expanduser()
 
-    @model_validator(mode="before")
+    @field_validator("triton_urls")
     @classmethod
-    def _drop_empty(cls, values: dict[str, object]) -> dict[str, object]:
-        """An empty value in .env means the default, as `NAME=` does in a shell script."""
-        return {name: value for name, value in values.items() if value != ""}
+    def _name_a_triton(cls, urls: str) -> str:
+        if not _addresses(urls):
+            raise ValueError("names no Triton; write host:port, several with commas between")
+        return urls
+
+    @property
+    def triton_addresses(self) -> tuple[str, ...]:
+        """TRITON_URLS, each address once."""
+        return _addresses(self.triton_urls)
 
     @property
     def on_gpu(self) -> bool:
@@ -116,3 +133,7 @@ class Settings(BaseSettings):
     @property
     def hotkey_file(self) -> Path:
         return self.wallet_path / self.wallet_name / "hotkeys" / self.hotkey_name
+
+
+def _addresses(urls: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(url.strip() for url in urls.split(",") if url.strip()))

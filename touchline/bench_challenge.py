@@ -261,7 +261,7 @@ def _challenge_once(triton: LocalTriton, directory: Path, environment: Mapping[s
     """One challenge to a gateway of its own, on a running Triton."""
     keys = make_keys(directory)
     gateway = LocalGateway(
-        {**keys.environment(), "TRITON_URL": triton.grpc_url, **environment}, log=directory / "gateway.log"
+        {**keys.environment(), "TRITON_URLS": triton.grpc_url, **environment}, log=directory / "gateway.log"
     )
     try:
         gateway.start()
@@ -276,7 +276,7 @@ def _alone(console: Console, repository: Path, directory: Path, url: str, runs: 
     keys = make_keys(directory)
     with LocalTriton(repository, log=directory / "triton.log") as triton:
         gateway = LocalGateway(
-            {**keys.environment(), "TRITON_URL": triton.grpc_url, **_COMPUTE_AGAIN}, log=directory / "gateway.log"
+            {**keys.environment(), "TRITON_URLS": triton.grpc_url, **_COMPUTE_AGAIN}, log=directory / "gateway.log"
         )
         try:
             with spinner(console, "starting Triton, gateway"):

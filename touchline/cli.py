@@ -119,7 +119,7 @@ def triton(
     try:
         with LocalTriton(repository or DEFAULT_REPOSITORY, ports=ports) as server:
             server.wait_ready()
-            _err.print(f"[green]Triton is ready[/] for `touchline serve` with TRITON_URL={server.grpc_url}")
+            _err.print(f"[green]Triton is ready[/] for `touchline serve` with TRITON_URLS={server.grpc_url}")
             status = server.wait()
     except LocalTritonError as error:
         _fail(str(error))

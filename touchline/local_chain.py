@@ -157,7 +157,7 @@ def local_chain(
         log_directory.mkdir(parents=True, exist_ok=True)
         keys = make_keys(scratch)
         triton = stack.enter_context(LocalTriton(repository, log=log_directory / "triton.log"))
-        environment = {**keys.environment(), "TRITON_URL": triton.grpc_url, **(settings or {})}
+        environment = {**keys.environment(), "TRITON_URLS": triton.grpc_url, **(settings or {})}
         gateway = LocalGateway(environment, log=log_directory / "gateway.log")
         stack.callback(gateway.stop)
         gateway.start()

@@ -46,18 +46,37 @@ class ServedModels:
     def has_ball_model(self) -> bool:
         return BALL_MODEL in self.versions
 
+    def differences(self, wanted: ServedModels, batch: int) -> list[str]:
+        """Why batches of `batch` frames made for `wanted` cannot be sent here; empty: they can."""
+        said = [
+            f"model {name} {self.versions.get(name, 'is missing')} instead of {wanted.versions.get(name, 'none')}"
+            for name in sorted(self.versions.keys() | wanted.versions.keys())
+            if self.versions.get(name) != wanted.versions.get(name)
+        ]
+        sizes = [f"{models.width}x{models.height}" for models in (self, wanted)]
+        if sizes[0] != sizes[1]:
+            said.append(f"frames of {sizes[0]} instead of {sizes[1]}")
+        if max(self.max_batch, 1) < batch:
+            said.append(f"batches of {self.max_batch} instead of {batch}, see BATCH_SIZE")
+        return said
+
 
 class Triton:
     """A connection to one Triton. Owns the registration of the slots' region there, not the region."""
 
-    def __init__(self, url: str, *, shared_memory: Literal["auto", "system", "off"], timeout_s: float) -> None:
-        self._url = url
+    def __init__(self, address: str, *, shared_memory: Literal["auto", "system", "off"], timeout_s: float) -> None:
+        self.address = address
         self._shared_memory = shared_memory
         self._timeout_s = timeout_s
-        self._client = grpcclient.InferenceServerClient(url)
+        self._client = grpcclient.InferenceServerClient(address)
         self._registering = asyncio.Lock()
         self._pool: SlotPool | None = None
         self.transport: Transport = "bytes"
+
+    @property
+    def attached(self) -> bool:
+        """Slots can be sent there."""
+        return self._pool is not None
 
     async def discover(self) -> ServedModels:
         """Ask what is served and check it against the contract.
@@ -67,14 +86,14 @@ class Triton:
         """
         try:
             if not await self._client.is_server_ready(client_timeout=self._timeout_s):
-                raise InferenceUnavailable(f"Triton at {self._url} is not ready yet; try again soon")
+                raise InferenceUnavailable(f"Triton at {self.address} is not ready yet; try again soon")
             names = [
                 name for name in _OUTPUTS if await self._client.is_model_ready(name, client_timeout=self._timeout_s)
             ]
             missing = [name for name in _REQUIRED if name not in names]
             if missing:
                 raise InferenceUnavailable(
-                    f"Triton at {self._url} does not serve {' and '.join(missing)}; export the models"
+                    f"Triton at {self.address} does not serve {' and '.join(missing)}; export the models"
                 )
             configs = {
                 name: (await self._client.get_model_config(name, client_timeout=self._timeout_s)).config
@@ -108,7 +127,7 @@ class Triton:
         except InferenceServerException as error:
             if self._shared_memory == "system" or _is_connection_error(error):
                 raise self._translate(error) from error
-            _log.warning("Triton at %s cannot open the shared memory (%s): frames travel as bytes", self._url, error)
+            _log.warning("Triton at %s cannot open the shared memory (%s): frames travel as bytes", self.address, error)
             self.transport = "bytes"
 
     async def detach(self) -> None:
@@ -190,14 +209,16 @@ class Triton:
                 return
             except InferenceServerException as error:
                 if _is_connection_error(error) or attempt == _UNREGISTER_ATTEMPTS:
-                    _log.debug("Triton at %s was not told that the region is gone: %s", self._url, error)
+                    _log.debug("Triton at %s was not told that the region is gone: %s", self.address, error)
                     return
             await asyncio.sleep(0.1)
 
     def _translate(self, error: InferenceServerException) -> InferenceUnavailable | InferenceFailed:
         if _is_connection_error(error):
-            return InferenceUnavailable(f"Triton at {self._url} cannot be reached ({error.message()}); is it running?")
-        return InferenceFailed(f"Triton at {self._url} answered: {error.message()}")
+            return InferenceUnavailable(
+                f"Triton at {self.address} cannot be reached ({error.message()}); is it running?"
+            )
+        return InferenceFailed(f"Triton at {self.address} answered: {error.message()}")
 
 
 def _input_size(model: str, config: object) -> tuple[int, int]:

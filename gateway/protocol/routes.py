@@ -90,6 +90,7 @@ def build_router(
                 "ready": service.ready,
                 "reason": service.why_not_ready,
                 "models": models.versions if models and service.ready else {},
+                "tritons": service.tritons,
                 "nodes": len(metagraph),
             },
             status_code=200 if service.ready else 503,

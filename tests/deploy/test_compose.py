@@ -18,7 +18,7 @@ from touchline.local_triton import DEFAULT_ENVIRONMENT, _install
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
 EXAMPLE = DEPLOY / ".env.example"
 # Where things are inside the containers is the compose files' matter.
-FIXED = {"HOST", "PORT", "EXTERNAL_PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URL"}
+FIXED = {"HOST", "PORT", "EXTERNAL_PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URLS"}
 
 
 def test_valid_by_the_official_schema() -> None:

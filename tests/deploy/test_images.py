@@ -121,7 +121,7 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
         **keys.environment(),
         "PATH": f"{app}/bin:/usr/bin:/bin",
         "PYTHONPATH": str(app / "app"),
-        "TRITON_URL": f"127.0.0.1:{grpc}",
+        "TRITON_URLS": f"127.0.0.1:{grpc}",
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "IMG_SIZE": "160",

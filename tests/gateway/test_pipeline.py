@@ -74,7 +74,10 @@ async def test_bytes_and_shared_memory_give_the_same_answer(
         async with running_gateway(
             tmp_path, quick_triton.grpc_url, triton_shared_memory=transport, frame_stride=stride
         ) as gateway:
-            assert gateway.service._triton.transport == {"system": "shared_memory", "off": "bytes"}[transport]
+            assert (
+                gateway.service._tritons.hosts[0].triton.transport
+                == {"system": "shared_memory", "off": "bytes"}[transport]
+            )
             frames[transport] = (await gateway.challenge(videos["fine"])).json()["frames"]
     assert len(frames["system"]) == 61
     assert frames["system"] == frames["off"]

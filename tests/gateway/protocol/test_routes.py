@@ -107,8 +107,14 @@ async def test_unknown_fields_are_taken_and_ids_echoed(gateway: RunningGateway, 
     assert answer.json()["challenge_id"] == 17
 
 
-async def test_health_and_availability(gateway: RunningGateway) -> None:
+async def test_health_and_availability(gateway: RunningGateway, quick_triton: LocalTriton) -> None:
     health = await gateway.client.get(f"{gateway.url}/health")
     assert health.status_code == 200
-    assert health.json() == {"ready": True, "reason": "", "models": {"player": "1", "pitch": "1"}, "nodes": 2}
+    assert health.json() == {
+        "ready": True,
+        "reason": "",
+        "models": {"player": "1", "pitch": "1"},
+        "tritons": {quick_triton.grpc_url: "ready"},
+        "nodes": 2,
+    }
     assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}

@@ -1,0 +1,161 @@
+"""Several Tritons as one: which of them are ready, and each request to the one with the least to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from gateway.errors import GatewayError, InferenceFailed, InferenceUnavailable
+from gateway.inference.slots import Slot
+from gateway.inference.triton import Floats, Triton
+from gateway.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """One Triton, and what was asked of it."""
+
+    triton: Triton
+    why_not_ready: GatewayError | None
+    """None while requests go there."""
+    requests: dict[asyncio.Timeout, int] = field(default_factory=dict)
+    """Frames of each request in flight, and the means to take it back."""
+
+    @property
+    def address(self) -> str:
+        return self.triton.address
+
+    @property
+    def ready(self) -> bool:
+        return self.why_not_ready is None
+
+    @property
+    def frames_in_flight(self) -> int:
+        return sum(self.requests.values())
+
+
+class Tritons:
+    """Connections to the Tritons of TRITON_URLS. Who is ready is the service's to say, who is lost also `infer`'s."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        metrics: Metrics,
+        *,
+        shared_memory: Literal["auto", "system", "off"],
+        timeout_s: float,
+    ) -> None:
+        self._retries = metrics.triton_retries
+        self.hosts = [
+            Host(
+                Triton(address, shared_memory=shared_memory, timeout_s=timeout_s),
+                InferenceUnavailable(f"Triton at {address} was not asked yet"),
+            )
+            for address in addresses
+        ]
+        for host in self.hosts:
+            metrics.triton_ready.labels(host.address).set_function(partial(_one_when_ready, host))
+            metrics.triton_frames.labels(host.address).set_function(partial(_frames_in_flight, host))
+            metrics.triton_retries.labels(host.address)
+
+    @property
+    def ready_hosts(self) -> list[Host]:
+        return [host for host in self.hosts if host.ready]
+
+    @property
+    def ready(self) -> bool:
+        """At least one takes requests."""
+        return any(host.ready for host in self.hosts)
+
+    @property
+    def why_not_ready(self) -> str:
+        return "" if self.ready else "; ".join(str(host.why_not_ready) for host in self.hosts)
+
+    @property
+    def states(self) -> dict[str, str]:
+        """By address: "ready", or why no request goes there."""
+        return {host.address: "ready" if host.ready else str(host.why_not_ready) for host in self.hosts}
+
+    async def infer(self, model: str, slot: Slot, count: int) -> Floats:
+        """Run `model` on the first `count` frames of `slot` where the fewest frames are in flight; see Triton.infer.
+
+        What one Triton does not answer, another is asked. Raises the first one's error when none is left.
+        """
+        failed: dict[Host, GatewayError] = {}
+        while (host := self._least_loaded(failed)) is not None:
+            if failed:
+                self._retries.labels(next(reversed(failed)).address).inc()
+            try:
+                values = await self._ask(host, model, slot, count)
+            except GatewayError as error:
+                failed[host] = error
+            else:
+                # Where another could, the fault was theirs, and they have to pass the warm-up again.
+                for other, fault in failed.items():
+                    if isinstance(fault, InferenceFailed):
+                        self.lost(other, fault)
+                return values
+        if failed:
+            raise next(iter(failed.values()))
+        raise InferenceUnavailable(self.why_not_ready)
+
+    async def wake(self, hosts: Sequence[Host], models: Sequence[str], slot: Slot, count: int) -> None:
+        """Let each of `hosts` run all `models`. Raises the first error when none of them could."""
+        results = await asyncio.gather(
+            *(asyncio.gather(*(self._ask(host, model, slot, count) for model in models)) for host in hosts),
+            return_exceptions=True,
+        )
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors and len(errors) == len(hosts):
+            raise errors[0]
+
+    def lost(self, host: Host, error: GatewayError) -> None:
+        """Send nothing more there, and take back what is in flight where another Triton can do it."""
+        if host.ready:
+            _log.error("%s", error)
+        host.why_not_ready = error
+        if self.ready:
+            now = asyncio.get_running_loop().time()
+            while host.requests:
+                patience, _ = host.requests.popitem()
+                patience.reschedule(now)
+
+    async def detach(self) -> None:
+        await asyncio.gather(*(host.triton.detach() for host in self.hosts))
+
+    async def close(self) -> None:
+        await asyncio.gather(*(host.triton.close() for host in self.hosts))
+
+    def _least_loaded(self, besides: dict[Host, GatewayError]) -> Host | None:
+        """One that is not ready is better than none: it may be slow to say so."""
+        hosts = [host for host in self.hosts if host.triton.attached and host not in besides]
+        return min(hosts, key=lambda host: (not host.ready, host.frames_in_flight), default=None)
+
+    async def _ask(self, host: Host, model: str, slot: Slot, count: int) -> Floats:
+        try:
+            async with asyncio.timeout(None) as patience:
+                host.requests[patience] = count
+                try:
+                    return await host.triton.infer(model, slot, count)
+                finally:
+                    host.requests.pop(patience, None)
+        except TimeoutError:
+            # Taken back by `lost`.
+            raise host.why_not_ready or InferenceUnavailable(f"Triton at {host.address} was lost") from None
+        except InferenceUnavailable as error:
+            self.lost(host, error)
+            raise
+
+
+def _one_when_ready(host: Host) -> float:
+    return float(host.ready)
+
+
+def _frames_in_flight(host: Host) -> float:
+    return float(host.frames_in_flight)
