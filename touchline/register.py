@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.errors import StartupError
 from gateway.protocol.hotkey import load_hotkey
@@ -71,7 +72,7 @@ def run_register(console: Console, settings: Settings, *, ip: str | None, max_co
         raise RegisterError(f"the chain refused: {error.message}; {error.remediation}") from error
     except (bittensor.RpcConnectionError, OSError) as error:
         raise RegisterError(
-            f"the chain at {_endpoint_name(settings)} cannot be reached: {error or 'no answer'}; "
+            f"the chain at {_endpoint_name(settings)} cannot be reached: {str(error) or 'no answer'}; "
             "check the network, or set SUBTENSOR_ADDRESS"
         ) from error
     except (bittensor.BittensorError, ValueError) as error:  # a wrong password among them
@@ -235,7 +236,8 @@ def standing_table(settings: Settings, hotkey: str, standing: Standing) -> Table
         "announced": standing.announced or "nothing",
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        # As text: a subnet's name is whatever its owner wrote.
+        table.add_row(name, Text(str(value)))
     return table
 
 

@@ -12,14 +12,17 @@ RAO = 10**9
 
 @dataclass
 class FakeSubstrate:
-    """One subnet, as `bittensor.Client(substrate=...)` sees it. `submitted` are the calls and who signed them."""
+    """One subnet, as `bittensor.Client(substrate=...)` sees it. `submitted` are the calls and who signed them.
+
+    `refuse` are errors by the function of a call.
+    """
 
     netuid: int = 44
     cost_tao: float = 0.5
     open: bool = True
     balances: dict[str, float] = field(default_factory=dict)
     neurons: list[dict[str, Any]] = field(default_factory=list)
-    refuse: ChainError | None = None
+    refuse: dict[str, ChainError] = field(default_factory=dict)
     token_symbols: dict[int, str] = field(default_factory=dict)
     submitted: list[tuple[Any, str]] = field(default_factory=list)
     shielded: dict[str, tuple[Any, str]] = field(default_factory=dict)
@@ -74,7 +77,7 @@ class FakeSubstrate:
         return {
             **{name: [neuron[name] for neuron in self.neurons] for name in columns},
             **dict.fromkeys(("block", "tempo", "last_step", "blocks_since_last_step", "network_registered_at"), 1),
-            "name": "Score", "symbol": "x", "owner_hotkey": "o", "owner_coldkey": "o", "max_uids": 256,
+            "name": "[/red] Score", "symbol": "x", "owner_hotkey": "o", "owner_coldkey": "o", "max_uids": 256,
         }  # fmt: skip
 
     async def compose(self, call: Any) -> Any:
@@ -124,8 +127,8 @@ class FakeSubstrate:
         )
 
     def _apply(self, call: Any, signer: str) -> ExtrinsicResult:
-        if self.refuse:
-            return ExtrinsicResult(success=False, message=self.refuse.message, error=self.refuse)
+        if error := self.refuse.get(call.function):
+            return ExtrinsicResult(success=False, message=error.message, error=error)
         self.submitted.append((call, signer))
         if call.function == "burned_register":
             self.balances[signer] -= self.cost_tao

@@ -59,7 +59,7 @@ class Miner:
 
 @pytest.fixture
 def miner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Miner:
-    monkeypatch.setattr(bittensor.config, "DEFAULT_TOKEN_SYMBOLS_PATH", tmp_path / "symbols.json")
+    monkeypatch.setenv("BTCLI_TOKEN_SYMBOLS_CACHE", str(tmp_path / "symbols.json"))
     wallet = bittensor.Wallet("mine", "hot", str(tmp_path))
     wallet.create_new_coldkey(use_password=False, suppress=True)
     wallet.create_new_hotkey(suppress=True)
@@ -77,7 +77,7 @@ def test_without_yes_nothing_is_changed(miner: Miner) -> None:
         miner.hotkey,
         miner.coldkey,
         "finney",
-        "44 Score",
+        "44 [/red] Score",
         "wallet",
         "0.500000000 to register",
         "2.000000000",
@@ -179,10 +179,20 @@ def test_a_missing_hotkey_is_named(miner: Miner) -> None:
 
 
 def test_what_the_chain_refuses_is_told_and_ends_it(miner: Miner) -> None:
-    miner.chain.refuse = bittensor.ChainError("too many", "TooManyRegistrationsThisBlock")
+    miner.chain.refuse["burned_register"] = bittensor.ChainError("too many", "TooManyRegistrationsThisBlock")
     with pytest.raises(RegisterError, match="the chain refused: too many; "):
         miner.register(yes=True)
     assert not miner.chain.submitted
+
+
+def test_what_was_paid_is_not_paid_again(miner: Miner) -> None:
+    miner.chain.refuse["serve_axon"] = bittensor.ChainError("too soon", "ServingRateLimitExceeded")
+    with pytest.raises(RegisterError, match="too soon; wait"):
+        miner.register(yes=True)
+    assert miner.calls == ["burned_register"]
+    miner.chain.refuse.clear()
+    miner.register(yes=True)
+    assert miner.calls == ["burned_register", "serve_axon"]
 
 
 def test_a_wrong_password_of_the_coldkey(miner: Miner, monkeypatch: pytest.MonkeyPatch) -> None:
