@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
 
-from gateway.metrics import Metrics
+from gateway.console.overview import look
+from gateway.console.server import open_console
+from gateway.metrics import Metrics, value_of
 from gateway.protocol.hotkey import load_hotkey
 from gateway.protocol.metagraph import REFRESH_INTERVAL_S, Metagraph
 from gateway.protocol.nonces import NonceStore
@@ -24,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The gateway. Raises StartupError when a setting or a file is wrong, before anything is listened on."""
+    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
     metrics = Metrics()
@@ -39,20 +42,28 @@ def build_app(settings: Settings) -> FastAPI:
     if settings.enable_torch_compile:
         _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
 
+    console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    if console is None:
+        settings = settings.model_copy(update={"console_port": 0})
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
             service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
-            app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey))
+            app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey, console=console))
             background = [asyncio.create_task(service.watch_forever())]
             if settings.refresh_nodes:
                 background.append(asyncio.create_task(metagraph.refresh_forever()))
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
+            view = partial(
+                look, settings=settings, service=service, metagraph=metagraph, metrics=metrics, hotkey=own_hotkey
+            )
             try:
-                yield
+                async with console.serving(view) if console else nullcontext():
+                    yield
             finally:
                 for task in background:
                     task.cancel()
@@ -64,5 +75,5 @@ def build_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    add_error_answers(app, metrics)
+    add_error_answers(app, metrics, console)
     return app

@@ -11,6 +11,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.errors import GatewayError, every_reason
 from touchline import __version__
@@ -121,3 +122,8 @@ class Metrics:
             self.challenges.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
+
+
+def value_of(metric: MetricWrapperBase) -> float:
+    """What a series without labels says now."""
+    return next(iter(metric.collect())).samples[0].value

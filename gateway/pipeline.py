@@ -34,6 +34,7 @@ from gateway.settings import Settings
 from gateway.tracking import Tracker, Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
+from gateway.video.stills import Stills
 from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_MODEL
 
 LOW_SCORE = 0.1
@@ -80,6 +81,8 @@ class Answer:
     keypoints: npt.NDArray[np.float64]
     """float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen."""
     times: StageTimes
+    stills: Stills | None
+    """A few frames for the console; None when it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,7 @@ class _Run:
         self._inferring = _BusyClock()
         self._sent_count = self._inferred_count = 0
         self._stride = self._settings.frame_stride
+        self._stills: Stills | None = None
         self._paced_from: tuple[float, int] | None = None
         """When and after how many inferred frames the rate began to be measured: with the first reply."""
         # Slots of this challenge, so that no challenge takes the share of another.
@@ -225,12 +229,21 @@ class _Run:
             begun = time.perf_counter()
             info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
             self._times.decode_s = time.perf_counter() - begun
+            self._stills = Stills(info) if self._settings.console_open else None
             tracking = tasks.create_task(self._track(info))
             await self._decode(info, tasks)
         tracks, keypoints = tracking.result()
         self._times.infer_s = self._inferring.busy_s
         self._times.total_s = self._elapsed()
-        return Answer(self._decoder.frame_count, self._inferred_count, self._stride, tracks, keypoints, self._times)
+        return Answer(
+            self._decoder.frame_count,
+            self._inferred_count,
+            self._stride,
+            tracks,
+            keypoints,
+            self._times,
+            self._stills,
+        )
 
     async def _fetch(self) -> None:
         limit = self._settings.max_video_mb * 2**20
@@ -254,6 +267,8 @@ class _Run:
             except BaseException:
                 self._give_back(slot)
                 raise
+            if self._stills is not None:
+                self._stills.look(slot.frames, filled.frame_numbers)
             inference = tasks.create_task(self._infer(slot, filled, info))
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
             inference.add_done_callback(partial(self._give_back, slot))

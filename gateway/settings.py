@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
 _NVIDIA_DEVICE = Path("/dev/nvidiactl")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address of this machine is one that only its own users reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Settings(BaseSettings):
@@ -89,6 +98,11 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
+    console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
+    console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
+    console_token: str = Field("", description="Password of the console, with any user name.")
+    console_challenges: int = Field(50, ge=1, le=1000, description="Challenges the console keeps, 0.7 MB each.")
+
     @field_validator("wallet_path", "nodes_file")
     @classmethod
     def _expand_home(cls, path: Path) -> Path:
@@ -129,6 +143,15 @@ class Settings(BaseSettings):
     @property
     def concurrent_challenges(self) -> int:
         return self.max_concurrent_challenges or (4 if self.on_gpu else 2)
+
+    @property
+    def console_on_loopback(self) -> bool:
+        return is_loopback(self.console_host)
+
+    @property
+    def console_open(self) -> bool:
+        """There is a console: it has a port, and a token where others could reach it."""
+        return self.console_port > 0 and (self.console_on_loopback or bool(self.console_token))
 
     @property
     def hotkey_file(self) -> Path:

@@ -82,7 +82,7 @@ class LocalGateway:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        environment = {**os.environ, **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        environment = {**os.environ, "CONSOLE_PORT": "0", **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
         self._process = start_child([sys.executable, "-m", "touchline.cli", "serve"], environment, self._log)
 
     def health(self) -> dict[str, object] | None:

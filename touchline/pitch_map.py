@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -41,6 +43,32 @@ class Trail:
     class_id: int
     points: npt.NDArray[np.float64]
     """float64 [n, 2] in cm, NaN where unknown."""
+
+
+class Paths:
+    """The way of every track over the pitch, from the frames by number."""
+
+    def __init__(self, views: Mapping[int, FrameView]) -> None:
+        steps: defaultdict[int, list[tuple[int, int, npt.NDArray[np.float64]]]] = defaultdict(list)
+        for number, view in sorted(views.items()):
+            for track, class_id, point in zip(
+                view.answer.ids.tolist(), view.answer.classes.tolist(), view.ground, strict=True
+            ):
+                steps[track].append((number, class_id, point))
+        self._paths = {
+            track: (path[-1][1], np.array([step[0] for step in path]), np.array([step[2] for step in path]))
+            for track, path in steps.items()
+        }
+
+    def trails(self, view: FrameView, frames: int) -> list[Trail]:
+        """Where the tracks of a frame stood during so many frames before it."""
+        last = view.answer.frame_number
+        trails = []
+        for track in view.answer.ids.tolist():
+            class_id, numbers, points = self._paths[track]
+            start, stop = np.searchsorted(numbers, [last - frames, last + 1])
+            trails.append(Trail(class_id, points[start:stop]))
+        return trails
 
 
 def map_size(width: int) -> tuple[int, int]:

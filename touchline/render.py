@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from touchline.drawing import (
     draw_dot,
     write,
 )
-from touchline.pitch_map import Trail, draw_map, map_size
+from touchline.pitch_map import Paths, Trail, draw_map, map_size
 from touchline.video_write import video_writer
 
 Progress = Callable[[int, int], None]
@@ -180,7 +179,7 @@ class _Match:
 
     clip: Clip
     views: dict[int, FrameView]
-    tracks: dict[int, _Track]
+    paths: Paths
     seconds: float | None
 
     @classmethod
@@ -191,7 +190,7 @@ class _Match:
             raise RenderError(f"{error}. Give the response body that `touchline challenge` saved.") from error
         _check_coordinates(clip, answers)
         views = {number: FrameView.of(answer) for number, answer in answers.items()}
-        match = cls(clip, views, _tracks(views), processing_time(response))
+        match = cls(clip, views, Paths(views), processing_time(response))
         match.check_answered_frames(clip.frame_count)
         return match
 
@@ -209,34 +208,7 @@ class _Match:
         view = self.views.get(number)
         if view is None:
             return []
-        second = round(self.clip.rate)
-        return [self.tracks[track].trail(number - second, number) for track in view.answer.ids.tolist()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Track:
-    """One id's way over the pitch."""
-
-    class_id: int
-    frames: npt.NDArray[np.intp]
-    points: npt.NDArray[np.float64]
-
-    def trail(self, first: int, last: int) -> Trail:
-        start, stop = np.searchsorted(self.frames, [first, last + 1])
-        return Trail(self.class_id, self.points[start:stop])
-
-
-def _tracks(views: Mapping[int, FrameView]) -> dict[int, _Track]:
-    ways: defaultdict[int, list[tuple[int, int, npt.NDArray[np.float64]]]] = defaultdict(list)
-    for number, view in views.items():
-        for track, class_id, point in zip(
-            view.answer.ids.tolist(), view.answer.classes.tolist(), view.ground, strict=True
-        ):
-            ways[track].append((number, class_id, point))
-    return {
-        track: _Track(way[-1][1], np.array([step[0] for step in way]), np.array([step[2] for step in way]))
-        for track, way in ways.items()
-    }
+        return self.paths.trails(view, round(self.clip.rate))
 
 
 def _check_coordinates(clip: Clip, answers: Mapping[int, FrameAnswer]) -> None:

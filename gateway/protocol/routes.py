@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gateway.console.server import Console
 from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, StageTimes
@@ -17,6 +19,7 @@ from gateway.protocol.metagraph import Metagraph
 from gateway.protocol.models import read_challenge, response_json
 from gateway.protocol.nonces import NonceStore
 from gateway.protocol.signing import (
+    VALIDATOR_HOTKEY,
     check_nonce_time,
     check_signature,
     read_credentials,
@@ -35,26 +38,35 @@ class ClientGone(Exception):
 
 
 def build_router(
-    service: Service, metagraph: Metagraph, nonces: NonceStore, metrics: Metrics, own_hotkey: str
+    service: Service,
+    metagraph: Metagraph,
+    nonces: NonceStore,
+    metrics: Metrics,
+    own_hotkey: str,
+    *,
+    console: Console | None = None,
 ) -> APIRouter:
     """All routes, over what the lifespan built."""
     router = APIRouter()
 
     @router.post("/soccer/challenge")
     async def challenge(request: Request) -> Response:
-        started = time.perf_counter()
+        started = request.state.started = time.perf_counter()
         body = await _read_body(request)
         _admit(request, body)
         wanted = read_challenge(body)
+        request.state.challenge_id = wanted.challenge_id
         try:
             answer = await _until_disconnect(request, service, wanted.video_url)
         except ClientGone:
             metrics.challenges.labels("client_gone").inc()
+            _remember(console, request, "client_gone", "the caller hung up before the answer was ready")
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
         begun = time.perf_counter()
         content = await asyncio.to_thread(response_json, wanted.challenge_id, answer, begun - started)
         respond_s = time.perf_counter() - begun
         _count(metrics, answer, respond_s)
+        _remember(console, request, "answered", answer=answer, stages=_stages(answer.times, respond_s))
         _log.info(
             "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
             wanted.challenge_id,
@@ -103,13 +115,14 @@ def build_router(
     return router
 
 
-def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
+def add_error_answers(app: FastAPI, metrics: Metrics, console: Console | None = None) -> None:
     """The one place where errors become HTTP answers."""
 
     @app.exception_handler(GatewayError)
     async def told(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, GatewayError)
         metrics.challenges.labels(error.reason).inc()
+        _remember(console, request, error.reason, str(error))
         _log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
         return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
@@ -119,6 +132,7 @@ def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
         """A defect of ours: the caller learns no more than that; the log has the rest."""
         metrics.challenges.labels(GatewayError.reason).inc()
         detail = "the gateway failed; its log says why"
+        _remember(console, request, GatewayError.reason, detail)
         return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status)
 
 
@@ -156,6 +170,30 @@ def _count(metrics: Metrics, answer: Answer, respond_s: float) -> None:
     metrics.last_answer.set_to_current_time()
     for stage, seconds in _stages(answer.times, respond_s).items():
         metrics.stage_seconds.labels(stage).observe(seconds)
+
+
+def _remember(
+    console: Console | None,
+    request: Request,
+    outcome: str,
+    detail: str = "",
+    *,
+    answer: Answer | None = None,
+    stages: Mapping[str, float] | None = None,
+) -> None:
+    """Show the challenge on the console, if there is one."""
+    started = getattr(request.state, "started", None)
+    if console is None or started is None:
+        return
+    console.add(
+        challenge_id=getattr(request.state, "challenge_id", ""),
+        validator=request.headers.get(VALIDATOR_HOTKEY, ""),
+        outcome=outcome,
+        detail=detail,
+        seconds=time.perf_counter() - started,
+        answer=answer,
+        stages=stages,
+    )
 
 
 def _stages(times: StageTimes, respond_s: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from touchline.local_triton import DEFAULT_ENVIRONMENT, _install
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
 EXAMPLE = DEPLOY / ".env.example"
 # Where things are inside the containers is the compose files' matter.
-FIXED = {"HOST", "PORT", "EXTERNAL_PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URLS"}
+FIXED = {"HOST", "PORT", "EXTERNAL_PORT", "CONSOLE_HOST", "CONSOLE_PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URLS"}
 
 
 def test_valid_by_the_official_schema() -> None:
@@ -101,9 +101,20 @@ def test_only_the_gateway_is_open_to_the_world(variant: str) -> None:
     document = compose(variant)
     for name, service in document["services"].items():
         for port in service.get("ports", []):
-            assert name == "gateway" or port.startswith("127.0.0.1:")
+            assert (name == "gateway" and port.endswith(":7999")) or port.startswith("127.0.0.1:")
     assert document["services"]["triton"]["networks"] == ["inference"]
     assert document["networks"]["inference"] == {"internal": True}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_console_opens_with_a_token_alone(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token, opened in (("", False), ("secret", True)):
+        gateway = compose(variant, {"CONSOLE_TOKEN": token})["services"]["gateway"]
+        for name, value in gateway["environment"].items():
+            monkeypatch.setenv(name, value)
+        settings = Settings(_env_file=None)
+        assert settings.console_open is opened
+        assert f"127.0.0.1:7998:{settings.console_port}" in gateway["ports"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

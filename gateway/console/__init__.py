@@ -1,0 +1,1 @@
+"""The operator's page: what the gateway does now and what it answered lately."""

@@ -1,0 +1,132 @@
+"""The console's routes: the front page, a page for each challenge, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gateway.console.guard import HEADERS, refusal
+from gateway.console.history import History, Scene, Work
+from gateway.console.overview import Overview
+from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
+from gateway.metrics import STAGES
+from touchline.contract import CLASS_NAMES
+from touchline.pitch_map import map_size
+
+BARS: Final = tuple(stage for stage in STAGES if stage not in ("first_frame", "total"))
+"""The stages that a bar shows."""
+NOTES: Final = {
+    "download": "until the last byte",
+    "decode": "waits for bytes included",
+    "infer": "at least one batch in Triton",
+    "track": "ByteTrack, interpolation",
+    "respond": "JSON",
+}
+MAP_SIZE: Final = map_size(MAP_WIDTH)
+"""Width and height of the pitch seen from above, in pixels."""
+_HERE = Path(__file__).parent
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
+_NOW = {"Cache-Control": "no-store"}
+
+Shown = Literal["all", "answered", "refused"]
+
+
+def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview], token: str) -> FastAPI:
+    """The console, an application of its own."""
+    app = FastAPI(title="Touchline console", docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/console/static", StaticFiles(directory=_HERE / "static"), name="static")
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    templates.filters |= {"clock": _clock, "age": _age, "short": _short}
+
+    def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        return HTMLResponse(templates.get_template(template).render(values), status, _NOW)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = refusal(request.headers, request.url.hostname or "", token) or await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.get("/")
+    async def root() -> Response:
+        return RedirectResponse("/console")
+
+    @app.get("/console")
+    async def front(show: Shown = "all") -> Response:
+        entries = [entry for entry in history if show == "all" or (entry.work is None) == (show == "refused")]
+        longest = max((max(entry.work.stages.values()) for entry in entries if entry.work), default=0.0)
+        return page("front.html", now=look(), entries=entries, show=show, longest_s=longest, stages=BARS)
+
+    @app.get("/console/challenges/{key}")
+    async def challenge(key: int) -> Response:
+        entry = history.find(key)
+        if entry is None:
+            return page("gone.html", 404)
+        scenes = [_facts(scene, entry.work) for scene in entry.work.scenes.values()] if entry.work else []
+        return page(
+            "challenge.html", entry=entry, now=look(), stages=BARS, notes=NOTES, scenes=scenes, map_size=MAP_SIZE
+        )
+
+    @app.get("/console/challenges/{key}/frame-{number}.jpg")
+    async def frame(key: int, number: int) -> Response:
+        work = kept(key, number)
+        jpeg = await drawing.draw(
+            lambda: annotated_frame(work.stills.pictures[number], work.scenes[number], work.stills.letterbox)
+        )
+        return Response(jpeg, media_type="image/jpeg", headers=_FOREVER)
+
+    @app.get("/console/challenges/{key}/map-{number}.png")
+    async def seen_from_above(key: int, number: int) -> Response:
+        work = kept(key, number)
+        png = await drawing.draw(lambda: pitch_map(work.scenes[number], work.stills.letterbox))
+        return Response(png, media_type="image/png", headers=_FOREVER)
+
+    def kept(key: int, number: int) -> Work:
+        entry = history.find(key)
+        if entry is None or entry.work is None or number not in entry.work.scenes:
+            raise HTTPException(404, "this picture is not kept, or not any more")
+        return entry.work
+
+    return app
+
+
+def _facts(scene: Scene, work: Work) -> dict[str, Any]:
+    """What stands under a picture."""
+    answer = scene.answer(scene.number)
+    counts = np.bincount(answer.classes, minlength=len(CLASS_NAMES)).tolist()
+    width, height = work.stills.letterbox.source_size
+    return {
+        "number": scene.number,
+        "second": scene.number / work.stills.fps,
+        "objects": [(name, count) for name, count in zip(CLASS_NAMES, counts, strict=True) if count],
+        "keypoints": int(answer.seen.sum()),
+        "size": (width, height),
+    }
+
+
+def _clock(seconds: float) -> str:
+    """Seconds since 1970 as day and time, UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M:%S}"
+
+
+def _age(seconds: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _short(hotkey: str) -> str:
+    return hotkey if len(hotkey) <= 13 else f"{hotkey[:6]}…{hotkey[-6:]}"

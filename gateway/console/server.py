@@ -1,0 +1,116 @@
+"""The console as the gateway owns it: its port, its memory and its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from gateway.console.history import History
+from gateway.console.overview import Overview
+from gateway.console.pages import build_pages
+from gateway.console.pictures import Drawing
+from gateway.errors import StartupError
+from gateway.pipeline import Answer
+from gateway.settings import Settings
+
+_log = logging.getLogger(__name__)
+_LAST_REQUESTS_S = 2
+
+
+class Console:
+    """Remembers challenges and shows them on a port of its own, in the gateway's event loop."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, busy: Callable[[], bool]) -> None:
+        self._history = History(settings.console_challenges)
+        self._drawing = Drawing(busy)
+        self._token = settings.console_token
+        self._socket = listener
+
+    def add(
+        self,
+        *,
+        challenge_id: int | str,
+        validator: str,
+        outcome: str,
+        detail: str,
+        seconds: float,
+        answer: Answer | None = None,
+        stages: Mapping[str, float] | None = None,
+    ) -> None:
+        """Remember a challenge: see history.Entry."""
+        entry = self._history.add(
+            challenge_id=challenge_id,
+            validator=validator,
+            outcome=outcome,
+            detail=detail,
+            seconds=seconds,
+            answer=answer,
+            stages=stages or {},
+        )
+        if entry.work is not None:
+            self._drawing.compress(entry.work.stills)
+
+    @asynccontextmanager
+    async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
+        """Serve the pages during the block."""
+        pages = build_pages(self._history, self._drawing, lambda: look(self._history), self._token)
+        server = _Server(
+            uvicorn.Config(
+                pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
+            )
+        )
+        serving = asyncio.create_task(server.serve([self._socket]))
+        host, port = self._socket.getsockname()[:2]
+        _log.info("console at http://%s:%d/console", f"[{host}]" if ":" in host else host, port)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+            self._drawing.close()
+
+
+class _Server(uvicorn.Server):
+    """A second server in a process: signals are the first one's, whose lifespan ends this one."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None:
+    """The console, if there is one. `busy` says whether a challenge is in progress.
+
+    Raises StartupError when a CONSOLE_PORT that was set cannot be had. The default one is not worth a miner that does
+    not start: it goes without a console, and says so in the log.
+    """
+    host, port = settings.console_host, settings.console_port
+    if not settings.console_open:
+        if port:
+            _log.warning("no console: others reach CONSOLE_HOST %s, so it wants a CONSOLE_TOKEN", host)
+        return None
+    try:
+        if port == settings.port:
+            raise StartupError(f"CONSOLE_PORT and PORT are both {port}; set another for the console, or 0 for none")
+        return Console(settings, _listen(host, port), busy)
+    except StartupError as error:
+        if "console_port" in settings.model_fields_set:
+            raise
+        _log.warning("no console: %s", error)
+        return None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StartupError(
+            f"CONSOLE_PORT {port} on {host} cannot be listened on: {reason.lower()}; set a free one, or 0 for none"
+        ) from error
