@@ -60,7 +60,9 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Measure an engine or a challenge.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
-_out = Console()
+WIDE = 160
+"""Columns of tables in a log, which no terminal's width bounds."""
+_out = Console(width=None if sys.stdout.isatty() else WIDE)
 _err = Console(stderr=True)
 
 
