@@ -16,7 +16,7 @@ from gateway.console.server import open_console
 from gateway.metrics import Metrics, value_of
 from gateway.protocol.hotkey import load_hotkey
 from gateway.protocol.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.protocol.nonces import NonceStore
+from gateway.protocol.nonces import MemoryNonces, RedisNonces
 from gateway.protocol.routes import add_error_answers, build_router
 from gateway.service import Service
 from gateway.settings import Settings
@@ -30,6 +30,9 @@ def build_app(settings: Settings) -> FastAPI:
     """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
+    redis_url = settings.nonce_redis_url.get_secret_value()
+    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
+    nonces = redis or MemoryNonces()
     metrics = Metrics()
     metagraph = Metagraph(settings)
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
@@ -39,6 +42,7 @@ def build_app(settings: Settings) -> FastAPI:
     metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
     metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
     metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
+    metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     if settings.enable_torch_compile:
         _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
 
@@ -51,8 +55,10 @@ def build_app(settings: Settings) -> FastAPI:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
             service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
-            app.include_router(build_router(service, metagraph, NonceStore(), metrics, own_hotkey, console=console))
+            app.include_router(build_router(service, metagraph, nonces, metrics, own_hotkey, console=console))
             background = [asyncio.create_task(service.watch_forever())]
+            if redis is not None:
+                background.append(asyncio.create_task(redis.watch_forever()))
             if settings.refresh_nodes:
                 background.append(asyncio.create_task(metagraph.refresh_forever()))
             _log.info(
@@ -71,6 +77,8 @@ def build_app(settings: Settings) -> FastAPI:
                     with suppress(asyncio.CancelledError):
                         await task
                 await service.close()
+                if redis is not None:
+                    await redis.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None

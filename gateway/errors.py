@@ -38,6 +38,10 @@ class Busy(GatewayError):
     status, reason, retry_after_s = 503, "busy", 5
 
 
+class NoncesUnavailable(GatewayError):
+    status, reason, retry_after_s = 503, "nonces_unavailable", 5
+
+
 class DownloadFailed(GatewayError):
     status, reason = 502, "download_failed"
 

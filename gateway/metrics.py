@@ -97,6 +97,9 @@ class Metrics:
             "touchline_triton_retries", "Requests of this Triton that another one was asked again.", ["triton"],
             registry=self.registry,
         )  # fmt: skip
+        self.nonces_ready = Gauge(
+            "touchline_nonces_ready", "1 while it can be said whether a nonce was used before.", registry=self.registry
+        )
         self.metagraph_age = Gauge(
             "touchline_metagraph_age_seconds", "Time since the nodes were read from the chain or the file.",
             registry=self.registry,

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     )
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
     nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+
+    nonce_redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: memory.",
+    )
 
     triton_urls: str = Field(
         "127.0.0.1:8001",

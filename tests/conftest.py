@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,9 @@ import pytest
 
 from tests.support.quick_models import write_quick_models
 from touchline.local_triton import LocalTriton
+
+# Tests start servers while gRPC runs in this process; its handlers of fork() now and then end such a child.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(scope="session")

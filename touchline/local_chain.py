@@ -120,6 +120,12 @@ class LocalGateway:
             process.kill()
             return process.wait()
 
+    def kill(self) -> None:
+        """End the process as a crash would, for tests."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def _log_tail(self) -> str:
         if self._log is None or not self._log.exists():
             return ""

@@ -53,7 +53,7 @@ def build_router(
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
         body = await _read_body(request)
-        _admit(request, body)
+        await _admit(request, body)
         wanted = read_challenge(body)
         request.state.challenge_id = wanted.challenge_id
         try:
@@ -79,7 +79,7 @@ def build_router(
         headers = {"Server-Timing": _server_timing(answer.times, respond_s)}
         return Response(content, media_type="application/json", headers=headers)
 
-    def _admit(request: Request, body: bytes) -> None:
+    async def _admit(request: Request, body: bytes) -> None:
         """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
         credentials = read_credentials(request.headers)
         if credentials.miner_hotkey != own_hotkey:
@@ -88,24 +88,26 @@ def build_router(
         metagraph.check_stake(credentials.validator_hotkey)
         messages = signed_messages(credentials.nonce, credentials.miner_hotkey, body)
         check_signature(credentials.validator_hotkey, credentials.signature, messages)
-        nonces.use(credentials.validator_hotkey, credentials.nonce)
+        await nonces.use(credentials.validator_hotkey, credentials.nonce)
 
     @router.get("/availability")
     async def availability() -> dict[str, bool]:
-        return {"available": service.available}
+        return {"available": service.available and not nonces.why_not_ready}
 
     @router.get("/health")
     async def health() -> JSONResponse:
         models = service.models
+        reasons = [why for why in (service.why_not_ready, nonces.why_not_ready) if why]
         return JSONResponse(
             {
-                "ready": service.ready,
-                "reason": service.why_not_ready,
+                "ready": not reasons,
+                "reason": "; ".join(reasons),
                 "models": models.versions if models and service.ready else {},
                 "tritons": service.tritons,
+                "nonces": nonces.kept_in,
                 "nodes": len(metagraph),
             },
-            status_code=200 if service.ready else 503,
+            status_code=503 if reasons else 200,
         )
 
     @router.get("/metrics")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,23 +10,17 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
 from tests.deploy.files import DEPLOY
+from tests.support.installed import installed
 from touchline.child_process import end_with_parent
 from touchline.local_triton import free_ports
 
 
 def binary(name: str) -> str:
-    """Path of a tool of Debian's package prometheus; without it the test is skipped, except in CI."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is not installed: apt-get install prometheus"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    """Path of a tool of Debian's package prometheus."""
+    return installed(name, "prometheus")
 
 
 class PrometheusServer:

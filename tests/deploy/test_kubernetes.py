@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any
 
 import kubernetes_validate
@@ -12,6 +10,7 @@ import yaml
 
 from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, compose, tool
+from tests.support.installed import installed
 
 VERSIONS = ("1.33", "1.37")
 
@@ -19,12 +18,7 @@ VERSIONS = ("1.33", "1.37")
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, dict[str, Any]]:
     """The built manifests by kind; config maps by name."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        reason = "kubectl is not installed: apt-get install kubernetes-client"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    kubectl = installed("kubectl", "kubernetes-client")
     built = tool(kubectl, "kustomize", DEPLOY / "kubernetes")
     assert built.returncode == 0, built.stderr
     found: dict[str, dict[str, Any]] = {}

@@ -115,6 +115,7 @@ async def test_health_and_availability(gateway: RunningGateway, quick_triton: Lo
         "reason": "",
         "models": {"player": "1", "pitch": "1"},
         "tritons": {quick_triton.grpc_url: "ready"},
+        "nonces": "this process",
         "nodes": 2,
     }
     assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}
