@@ -19,9 +19,10 @@ from demo.clip import load_truth
 from demo.match import Match
 from demo.truth import Truth
 from gateway.inference.outputs import Detections, detections_from_rows
+from gateway.keypoints import KeypointTracker
 from gateway.tracking import Tracker
 from touchline.answer_quality import AnswerQuality, measure
-from touchline.contract import BALL, DETECTIONS, KEYPOINT_COUNT, PLAYER_MODEL
+from touchline.contract import BALL, DETECTIONS, PLAYER_MODEL
 
 FPS = 25
 FIXED = (1, 2, 3, 4)
@@ -37,7 +38,7 @@ def main() -> None:
     clip = demo_clip(console)
     truth = load_truth(clip.truth)
     rows, letterbox = every_frame(clip.video, PLAYER_MODEL, DETECTIONS)
-    detections = [detections_from_rows(each, letterbox, min_score=0.1) for each in rows]
+    detections = detections_from_rows(rows, letterbox, min_score=0.1)
     table = Table("sampling", "inferences", "people found", "precision", "identity switches")
     numbers = {}
     ways = {f"every {stride}": fixed(len(detections), stride) for stride in FIXED}
@@ -91,7 +92,7 @@ def tracked(detections: list[Detections], samples: list[int], truth: list[Truth]
     tracker = Tracker(fps=FPS, width=Match().width, frame_stride=2, track_buffer=30, confidence=0.35)
     for number in samples:
         tracker.update(number, detections[number])
-    tracks = tracker.finish(len(detections), np.zeros((len(detections), KEYPOINT_COUNT, 2)))
+    tracks = tracker.finish(KeypointTracker().finish((Match().width, Match().height))).rows(0, len(detections))
     frames = [
         {"frame_number": number, "keypoints": [[0.0, 0.0]] * 32, "objects": []} for number in range(len(detections))
     ]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.common import every_frame, report
 from gateway.inference.outputs import keypoints_from_rows
-from gateway.keypoints import keypoints_of_every_frame
+from gateway.keypoints import KeypointTracker
 from touchline.answer_quality import plausibility
 from touchline.contract import KEYPOINTS, PITCH_MODEL
 
@@ -26,14 +26,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args()
     answers, letterbox = every_frame(arguments.video, PITCH_MODEL, KEYPOINTS)
-    observed = [keypoints_from_rows(rows, letterbox, min_confidence=arguments.confidence) for rows in answers]
+    observed = keypoints_from_rows(answers, letterbox, min_confidence=arguments.confidence)
     size = letterbox.source_size
     frames = len(observed)
-    ways = {"as the model says": np.stack(observed).astype(np.float64)}
+    ways = {"as the model says": observed.astype(np.float64)}
     for stride in STRIDES:
-        numbers = sorted({*range(0, frames, stride), frames - 1})
-        chosen = [observed[number] for number in numbers]
-        ways[f"filtered, every {stride}"] = keypoints_of_every_frame(numbers, chosen, frames, size)
+        tracker = KeypointTracker()
+        for number in sorted({*range(0, frames, stride), frames - 1}):
+            tracker.add(number, observed[number])
+        ways[f"filtered, every {stride}"] = tracker.finish(size).at(np.arange(frames))
     table = Table("keypoints", "jitter px", "a frame", "inliers", "stability")
     figures = {}
     for name, points in ways.items():

@@ -37,13 +37,13 @@ def spots(keypoints: Points) -> Points:
     return np.concatenate([seen[:, _PENALTY_SPOTS], centre[:, None]], axis=1)
 
 
-def not_on_a_spot(frame_numbers: Integers, xyxy: Floats, keypoints: Points, width: int) -> npt.NDArray[np.bool_]:
+def not_on_a_spot(xyxy: Floats, keypoints: Points, width: int) -> npt.NDArray[np.bool_]:
     """Bool [n]: which of the boxes float32 [n, 4] lie on no painted spot; a spot looks like a ball at rest.
 
-    `keypoints` float64 [frames, 32, 2] of every frame of the video, `width` of a frame in pixels.
+    `keypoints` float64 [n, 32, 2] of the frame of each box, `width` of a frame in pixels.
     """
     middle = (xyxy[:, None, :2] + xyxy[:, None, 2:]) / 2
-    apart = np.linalg.norm(spots(keypoints)[frame_numbers] - middle, axis=2)
+    apart = np.linalg.norm(spots(keypoints) - middle, axis=2)
     return np.asarray(~np.any(apart <= SPOT_REACH * width, axis=1))
 
 

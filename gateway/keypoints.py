@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -29,24 +29,103 @@ Points = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-def keypoints_of_every_frame(
-    frame_numbers: Sequence[int], keypoints: Sequence[Floats], frame_count: int, size: tuple[int, int]
-) -> Points:
-    """Keypoints float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen or outside `size` (width, height).
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """Keypoints of the pitch model's frames, smooth along time; those of any frame are computed when asked for."""
 
-    `keypoints` holds float32 [32, 2] for each of the ascending `frame_numbers`, (0, 0) where not seen. A point is
-    answered up to the inferred frames beside each one that shows it, and while it is lost for a short time; where a
-    frame does not show it, the frame's homography says where it is, in or out of the picture.
-    """
-    if not len(frame_numbers):
-        return np.zeros((frame_count, KEYPOINT_COUNT, 2))
-    times = np.asarray(frame_numbers, np.float64)
-    points, seen = np.stack(keypoints).astype(np.float64), np.any(np.stack(keypoints) != 0, axis=2)
-    ground = _ground(points)
-    projected = np.stack([_without_outliers(points[index], seen[index], ground) for index in range(len(times))])
-    points, known, shown = _completed(times, points, seen, projected)
-    points = smooth_along_time(times, points, known)
-    return _interpolated(times, points, known, shown, frame_count=frame_count, size=size)
+    times: Points
+    """float64 [n]: frame numbers, ascending."""
+    points: Points
+    """float64 [n, 32, 2] in source pixels."""
+    slopes: Points
+    """float64 [n, 32, 2]: pixels a frame."""
+    known: Flags
+    """bool [n, 32]: where `points` says something."""
+    shown: Flags
+    """bool [n, 32]: and where it is answered: seen, or lost for a short time between two sightings."""
+    size: tuple[int, int]
+    """Width and height of the picture."""
+
+    def at(self, every: npt.NDArray[np.integer]) -> Points:
+        """Of the frames with the numbers `every`, int [m]: float64 [m, 32, 2], (0, 0) where not seen or not in sight.
+
+        Cubic Hermite interpolation between the pitch model's frames.
+        """
+        if not len(self.times):
+            return np.zeros((len(every), KEYPOINT_COUNT, 2))
+        times, points = self.times, self.points
+        after = np.clip(np.searchsorted(times, every), 0, len(times) - 1)
+        before = np.where(times[after] == every, after, np.maximum(after - 1, 0))
+        span = np.maximum(times[after] - times[before], 1.0)[:, None, None]
+        weight = np.clip((every - times[before])[:, None, None] / span, 0, 1)
+        answer = (
+            (1 + 2 * weight) * (1 - weight) ** 2 * points[before]
+            + weight * (1 - weight) ** 2 * span * self.slopes[before]
+            + weight**2 * (3 - 2 * weight) * points[after]
+            + weight**2 * (weight - 1) * span * self.slopes[after]
+        )
+        answered = (self.shown[before] | self.shown[after]) & self.known[before] & self.known[after]
+        answered &= ((answer > 0) & (answer < np.array(self.size))).all(axis=2)
+        return np.where(answered[..., None], answer, 0.0)
+
+
+class KeypointTracker:
+    """Takes the keypoints of the pitch model's frames in order; their homographies are found meanwhile."""
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._points: list[Points] = []
+        self._likely = 0
+        """Which of GROUNDS the keypoints so far agree with."""
+        self._found: dict[tuple[int, int], Points | None] = {}
+        """Homographies by ground and index of the frame."""
+
+    def add(self, frame_number: int, keypoints: Floats) -> None:
+        """Take float32 [32, 2] of the next frame in source pixels, (0, 0) where not seen."""
+        self._times.append(frame_number)
+        self._points.append(keypoints.astype(np.float64))
+        if len(self._points) == _GROUND_SAMPLES:
+            self._likely = self._ground()
+        self._homography(self._likely, len(self._points) - 1)
+
+    def finish(self, size: tuple[int, int]) -> Keypoints:
+        """The keypoints of a video of this `size` (width, height).
+
+        A point is answered up to the inferred frames beside each one that shows it, and while it is lost for a short
+        time; where a frame does not show it, the frame's homography says where it is, in or out of the picture.
+        """
+        times, points = np.array(self._times, np.float64), np.array(self._points).reshape(-1, KEYPOINT_COUNT, 2)
+        seen = np.any(points != 0, axis=2)
+        if not len(times):
+            return Keypoints(times, points, points, seen, seen, size)
+        ground = self._ground()
+        projected = np.stack(
+            [
+                _without_outliers(frame, seen[index], GROUNDS[ground], self._homography(ground, index))
+                for index, frame in enumerate(points)
+            ]
+        )
+        points, known, shown = _completed(times, points, seen, projected)
+        points = smooth_along_time(times, points, known)
+        return Keypoints(times, points, _slopes(times, points, known), known, shown, size)
+
+    def _ground(self) -> int:
+        """The one of GROUNDS on which the keypoints of some frames across the video agree best."""
+        chosen = np.unique(np.linspace(0, len(self._points) - 1, _GROUND_SAMPLES).astype(int)).tolist()
+
+        def agreeing(ground: int) -> int:
+            return sum(
+                int(np.nansum(keypoint_errors_cm(found, self._points[index], GROUNDS[ground]) < TOLERANCE_CM / 2))
+                for index in chosen
+                if (found := self._homography(ground, index)) is not None
+            )
+
+        return max(range(len(GROUNDS)), key=agreeing)
+
+    def _homography(self, ground: int, index: int) -> Points | None:
+        if (ground, index) not in self._found:
+            self._found[ground, index] = pitch_homography(self._points[index], TOLERANCE_CM, GROUNDS[ground])
+        return self._found[ground, index]
 
 
 def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:
@@ -75,24 +154,8 @@ def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float 
     return np.where(solvable[..., None], fitted / np.where(solvable, determinant, 1.0)[..., None], points)
 
 
-def _ground(points: Points) -> Points:
-    """The ground on which the keypoints of some frames across the video agree best, float64 [32, 2] in cm."""
-    chosen = points[np.unique(np.linspace(0, len(points) - 1, _GROUND_SAMPLES).astype(int))]
-
-    def agreeing(ground: Points) -> int:
-        homographies = [pitch_homography(frame, TOLERANCE_CM, ground) for frame in chosen]
-        return sum(
-            int(np.nansum(keypoint_errors_cm(homography, frame, ground) < TOLERANCE_CM / 2))
-            for homography, frame in zip(homographies, chosen, strict=True)
-            if homography is not None
-        )
-
-    return max(GROUNDS, key=agreeing)
-
-
-def _without_outliers(points: Points, seen: Flags, ground: Points) -> Points:
+def _without_outliers(points: Points, seen: Flags, ground: Points, homography: Points | None) -> Points:
     """Where the frame's homography puts all keypoints, float64 [32, 2], NaN without one; clears `seen` of outliers."""
-    homography = pitch_homography(points, TOLERANCE_CM, ground)
     if homography is None:
         return np.full_like(points, np.nan)
     seen &= ~(keypoint_errors_cm(homography, points, ground) > OUTLIER_CM)
@@ -118,28 +181,6 @@ def _completed(times: Points, points: Points, seen: Flags, projected: Points) ->
     known = seen | usable
     shown = seen | (usable & (since + until <= FILL_GAP_FRAMES))
     return np.where(usable[..., None], placed, np.where(seen[..., None], points, 0.0)), known, shown
-
-
-def _interpolated(
-    times: Points, points: Points, known: Flags, shown: Flags, *, frame_count: int, size: tuple[int, int]
-) -> Points:
-    """Cubic Hermite interpolation with central differences as slopes, one-sided where a neighbour is unknown."""
-    every = np.arange(frame_count)
-    after = np.clip(np.searchsorted(times, every), 0, len(times) - 1)
-    before = np.where(times[after] == every, after, np.maximum(after - 1, 0))
-    span = np.maximum(times[after] - times[before], 1.0)[:, None, None]
-    weight = np.clip((every - times[before])[:, None, None] / span, 0, 1)
-    slopes = _slopes(times, points, known)
-    start, stop = points[before], points[after]
-    answer = (
-        (1 + 2 * weight) * (1 - weight) ** 2 * start
-        + weight * (1 - weight) ** 2 * span * slopes[before]
-        + weight**2 * (3 - 2 * weight) * stop
-        + weight**2 * (weight - 1) * span * slopes[after]
-    )
-    answered = (shown[before] | shown[after]) & known[before] & known[after]
-    answered &= ((answer > 0) & (answer < np.array(size))).all(axis=2)
-    return np.where(answered[..., None], answer, 0.0)
 
 
 def _slopes(times: Points, points: Points, known: Flags) -> Points:

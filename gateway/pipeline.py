@@ -14,8 +14,6 @@ from functools import partial
 from typing import TypeVar
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
 from gateway.errors import ChallengeTimedOut, GatewayError
 from gateway.inference.outputs import (
@@ -28,7 +26,7 @@ from gateway.inference.outputs import (
 from gateway.inference.slots import Slot, SlotPool
 from gateway.inference.triton import ServedModels
 from gateway.inference.tritons import Host, Tritons
-from gateway.keypoints import keypoints_of_every_frame
+from gateway.keypoints import Keypoints, KeypointTracker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.tracking import Tracker, Tracks
@@ -71,15 +69,14 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of a video: every frame of it."""
+    """What is known of a video: what was inferred; the boxes and keypoints of any frame are computed from it."""
 
     frame_count: int
     inferred_count: int
     largest_stride: int
     """FRAME_STRIDE, or what it grew to so that the answer came in time."""
     tracks: Tracks
-    keypoints: npt.NDArray[np.float64]
-    """float64 [frame_count, 32, 2] in source pixels, (0, 0) where not seen."""
+    keypoints: Keypoints
     times: StageTimes
     stills: Stills | None
     """A few frames for the console; None when it is off."""
@@ -89,7 +86,8 @@ class Answer:
 class _InferredSlot:
     frame_numbers: tuple[int, ...]
     detections: list[Detections]
-    keypoints: list[Floats]
+    keypoints: Floats
+    """float32 [P, 32, 2]: of the first P frames."""
 
 
 class _BusyClock:
@@ -294,16 +292,16 @@ class _Run:
         self._inferred_count += count
         self._keep_pace(info)
         low = min(LOW_SCORE, self._settings.confidence)
-        detections = [detections_from_rows(rows, letterbox, min_score=low) for rows in player.result()]
+        detections = detections_from_rows(player.result(), letterbox, min_score=low)
         if self._pipeline.models.has_ball_model:
-            balls = [detections_from_rows(rows, letterbox, min_score=low) for rows in ball.result()]
+            balls = detections_from_rows(ball.result(), letterbox, min_score=low)
             detections = [with_ball_model(*pair) for pair in zip(detections, balls, strict=True)]
         confidence = self._settings.keypoint_confidence
-        points = [keypoints_from_rows(rows, letterbox, min_confidence=confidence) for rows in pitch.result()]
+        points = keypoints_from_rows(pitch.result(), letterbox, min_confidence=confidence)
         return _InferredSlot(filled.frame_numbers, detections, points)
 
-    async def _track(self, info: VideoInfo) -> tuple[Tracks, npt.NDArray[np.float64]]:
-        """Take the inferred slots in order, then fill in the frames between."""
+    async def _track(self, info: VideoInfo) -> tuple[Tracks, Keypoints]:
+        """Take the inferred slots in order."""
         tracker = Tracker(
             fps=info.fps,
             width=info.letterbox.source_width,
@@ -311,19 +309,12 @@ class _Run:
             track_buffer=self._settings.track_buffer_size,
             confidence=self._settings.confidence,
         )
-        pitch_numbers: list[int] = []
-        keypoints: list[Floats] = []
+        keypoints = KeypointTracker()
         while (inference := await self._inferences.get()) is not None:
-            inferred = await inference
-            pitch_numbers += inferred.frame_numbers[: len(inferred.keypoints)]
-            keypoints += inferred.keypoints
-            self._times.track_s += await self._pipeline.in_thread(_update, tracker, inferred)
+            self._times.track_s += await self._pipeline.in_thread(_update, tracker, keypoints, await inference)
         begun = time.perf_counter()
-        count = self._decoder.frame_count
-        points = await self._pipeline.in_thread(
-            keypoints_of_every_frame, pitch_numbers, keypoints, count, info.letterbox.source_size
-        )
-        tracks = await self._pipeline.in_thread(tracker.finish, count, points)
+        points = await self._pipeline.in_thread(keypoints.finish, info.letterbox.source_size)
+        tracks = await self._pipeline.in_thread(tracker.finish, points)
         self._times.track_s += time.perf_counter() - begun
         return tracks, points
 
@@ -357,13 +348,15 @@ def paced_stride(frames_left: int, affordable: float, least: int) -> int:
     return min(MAX_STRIDE, max(least, math.ceil(frames_left / max(affordable, 1.0))))
 
 
-def _update(tracker: Tracker, inferred: _InferredSlot) -> float:
-    """Hand the frames of a slot to the tracker in frame order; the seconds it took."""
+def _update(tracker: Tracker, keypoints: KeypointTracker, inferred: _InferredSlot) -> float:
+    """Hand the frames of a slot to the trackers in frame order; the seconds it took."""
     begun = time.perf_counter()
     for number, detections in sorted(
         zip(inferred.frame_numbers, inferred.detections, strict=True), key=lambda pair: pair[0]
     ):
         tracker.update(number, detections)
+    for number, points in zip(inferred.frame_numbers, inferred.keypoints, strict=False):
+        keypoints.add(number, points)
     return time.perf_counter() - begun
 
 

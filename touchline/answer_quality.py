@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from scipy.optimize import linear_sum_assignment
 
 from touchline.answer import FrameAnswer, parse_answer
 from touchline.contract import BALL, GOALKEEPER, KEYPOINT_COUNT, PLAYER

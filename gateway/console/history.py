@@ -34,16 +34,16 @@ class Scene:
     @classmethod
     def of(cls, answer: Answer, number: int, fps: float) -> Scene:
         """A copy, so that the rest of the answer can go."""
-        first, tracks = max(0, number - round(fps)), answer.tracks
-        rows = slice(*np.searchsorted(tracks.frame_numbers, [first, number + 1]))
+        first = max(0, number - round(fps))
+        rows = answer.tracks.rows(first, number + 1)
         return cls(
             number,
             first,
-            answer.keypoints[first : number + 1].astype(np.float32),
-            tracks.frame_numbers[rows].astype(np.int32),
-            tracks.ids[rows].astype(np.int32),
-            tracks.classes[rows].astype(np.int8),
-            tracks.xyxy[rows].astype(np.float32),
+            answer.keypoints.at(np.arange(first, number + 1)).astype(np.float32),
+            rows.frame_numbers.astype(np.int32),
+            rows.ids.astype(np.int32),
+            rows.classes.astype(np.int8),
+            rows.xyxy.astype(np.float32),
         )
 
     def answer(self, number: int) -> FrameAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
@@ -10,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadChallenge, BadRequest
 from gateway.pipeline import Answer
+
+FRAMES_A_PIECE = 250
+"""So many frames of the answer are in memory at once."""
 
 
 class Challenge(BaseModel):
@@ -37,24 +41,27 @@ def read_challenge(body: bytes) -> Challenge:
         raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
 
 
-def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> bytes:
-    """The subnet's answer: every frame under its number, pixels of the source video with two decimals."""
-    keypoints = np.ascontiguousarray(np.round(answer.keypoints, 2))
-    tracks = answer.tracks
-    boxes = np.round(tracks.xyxy, 2).tolist()
-    ids = tracks.ids.tolist()
-    classes = tracks.classes.tolist()
-    starts = np.searchsorted(tracks.frame_numbers, np.arange(answer.frame_count + 1)).tolist()
-    frames = [
-        {
-            "frame_number": number,
-            "keypoints": keypoints[number],
-            "objects": [
-                {"id": ids[row], "bbox": boxes[row], "class_id": classes[row]}
-                for row in range(starts[number], starts[number + 1])
-            ],
-        }
-        for number in range(answer.frame_count)
+def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> Iterator[bytes]:
+    """The subnet's answer, piece by piece: every frame under its number, source pixels with two decimals."""
+    opening = orjson.dumps({"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": []})[:-2]
+    for first in range(0, answer.frame_count, FRAMES_A_PIECE):
+        yield opening + _frames_json(answer, first, min(answer.frame_count, first + FRAMES_A_PIECE))
+        opening = b","
+    yield b"]}"
+
+
+def _frames_json(answer: Answer, first: int, stop: int) -> bytes:
+    """The entries of the frames `first` to `stop` - 1, with commas between."""
+    keypoints = np.round(answer.keypoints.at(np.arange(first, stop)), 2)
+    rows = answer.tracks.rows(first, stop)
+    boxes = np.round(rows.xyxy, 2).tolist()
+    objects = [
+        {"id": number, "bbox": box, "class_id": class_id}
+        for number, box, class_id in zip(rows.ids.tolist(), boxes, rows.classes.tolist(), strict=True)
     ]
-    response = {"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": frames}
-    return orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+    starts = np.searchsorted(rows.frame_numbers, np.arange(first, stop + 1)).tolist()
+    frames = [
+        {"frame_number": first + index, "keypoints": points, "objects": objects[starts[index] : starts[index + 1]]}
+        for index, points in enumerate(keypoints)
+    ]
+    return orjson.dumps(frames, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.console.server import Console
@@ -63,21 +63,32 @@ def build_router(
             _remember(console, request, "client_gone", "the caller hung up before the answer was ready")
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
         begun = time.perf_counter()
-        content = await asyncio.to_thread(response_json, wanted.challenge_id, answer, begun - started)
+        pieces = response_json(wanted.challenge_id, answer, begun - started)
+        first = await asyncio.to_thread(next, pieces)
         respond_s = time.perf_counter() - begun
-        _count(metrics, answer, respond_s)
-        _remember(console, request, "answered", answer=answer, stages=_stages(answer.times, respond_s))
-        _log.info(
-            "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
-            wanted.challenge_id,
-            answer.times.total_s,
-            answer.frame_count,
-            answer.inferred_count,
-            answer.largest_stride,
-            answer.frame_count / answer.times.total_s,
-        )
-        headers = {"Server-Timing": _server_timing(answer.times, respond_s)}
-        return Response(content, media_type="application/json", headers=headers)
+        headers = {"Server-Timing": _server_timing(_stages(answer.times, respond_s))}
+        content = _send(request, first, pieces, respond_s, answer)
+        return StreamingResponse(content, media_type="application/json", headers=headers)
+
+    async def _send(
+        request: Request, first: bytes, pieces: Iterator[bytes], respond_s: float, answer: Answer
+    ) -> AsyncIterator[bytes]:
+        """The body as the caller takes it; each piece is made when the one before has left."""
+        try:
+            yield first
+            begun = time.perf_counter()
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                respond_s += time.perf_counter() - begun
+                yield piece
+                begun = time.perf_counter()
+        except (asyncio.CancelledError, GeneratorExit):
+            metrics.challenges.labels("client_gone").inc()
+            _remember(console, request, "client_gone", "the caller hung up while the answer was sent")
+            raise
+        stages = _stages(answer.times, respond_s)
+        _count(metrics, stages)
+        _remember(console, request, "answered", answer=answer, stages=stages)
+        _tell(request.state.challenge_id, answer)
 
     async def _admit(request: Request, body: bytes) -> None:
         """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
@@ -167,11 +178,23 @@ async def _until_disconnect(request: Request, service: Service, video_url: str) 
         await asyncio.wait({answering, leaving})
 
 
-def _count(metrics: Metrics, answer: Answer, respond_s: float) -> None:
+def _count(metrics: Metrics, stages: Mapping[str, float]) -> None:
     metrics.challenges.labels("answered").inc()
     metrics.last_answer.set_to_current_time()
-    for stage, seconds in _stages(answer.times, respond_s).items():
+    for stage, seconds in stages.items():
         metrics.stage_seconds.labels(stage).observe(seconds)
+
+
+def _tell(challenge_id: int | str, answer: Answer) -> None:
+    _log.info(
+        "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
+        challenge_id,
+        answer.times.total_s,
+        answer.frame_count,
+        answer.inferred_count,
+        answer.largest_stride,
+        answer.frame_count / answer.times.total_s,
+    )
 
 
 def _remember(
@@ -210,6 +233,9 @@ def _stages(times: StageTimes, respond_s: float) -> dict[str, float]:
     }
 
 
-def _server_timing(times: StageTimes, respond_s: float) -> str:
-    """The stage times as the Server-Timing header writes them, in milliseconds (W3C Server Timing)."""
-    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in _stages(times, respond_s).items())
+def _server_timing(stages: Mapping[str, float]) -> str:
+    """The stage times as the Server-Timing header writes them, in milliseconds (W3C Server Timing).
+
+    The header leaves before the body: of responding it counts the first piece.
+    """
+    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in stages.items())

@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks import common, concurrency, gateway_alone, limit, memory, reference, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
+from gateway.keypoints import KeypointTracker
 from gateway.tracking import Tracker
 from tests.support.videos import make_video, read_number
 from touchline.contract import DEFAULT_SIZE, Letterbox
@@ -51,13 +52,13 @@ def test_the_quick_engine_shows_people_that_are_tracked_and_a_pitch(engine: Path
     letterbox = Letterbox(*SOURCE_SIZE, DEFAULT_SIZE[1], DEFAULT_SIZE[0])
     rows = np.load(engine / "player/1/answers.npy")
     tracker = Tracker(fps=25, width=SOURCE_SIZE[0], frame_stride=2, track_buffer=30, confidence=0.35)
-    for number in range(20):
-        tracker.update(2 * number, detections_from_rows(rows[number], letterbox, min_score=0.1))
-    tracks = tracker.finish(39, np.zeros((39, 32, 2)))
+    for number, detections in enumerate(detections_from_rows(rows[:20], letterbox, min_score=0.1)):
+        tracker.update(2 * number, detections)
+    tracks = tracker.finish(KeypointTracker().finish(SOURCE_SIZE)).rows(0, 39)
     assert len(tracks.ids) == 39 * 25
     assert set(tracks.ids) == set(range(25))
-    for frame in np.load(engine / "pitch/1/answers.npy"):
-        points = keypoints_from_rows(frame, letterbox, min_confidence=0.5)
+    frames = np.load(engine / "pitch/1/answers.npy")
+    for points in keypoints_from_rows(frames, letterbox, min_confidence=0.5):
         assert (points != 0).any(axis=1).sum() >= 8
         assert pitch_homography(points) is not None
 

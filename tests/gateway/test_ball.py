@@ -85,6 +85,5 @@ def test_what_lies_on_a_spot_is_no_ball() -> None:
     keypoints = seen_pitch()
     places = np.concatenate([spots(keypoints)[0], spots(keypoints)[0] + (30, 0)])
     boxes = np.concatenate([places - 4, places + 4], axis=1).astype(np.float32)
-    numbers = np.zeros(6, np.int64)
-    assert not_on_a_spot(numbers, boxes, keypoints, 1280).tolist() == [False] * 3 + [True] * 3
-    assert not_on_a_spot(numbers, boxes, np.zeros((1, 32, 2)), 1280).all(), "spots that are not known forbid nothing"
+    assert not_on_a_spot(boxes, np.repeat(keypoints, 6, axis=0), 1280).tolist() == [False] * 3 + [True] * 3
+    assert not_on_a_spot(boxes, np.zeros((6, 32, 2)), 1280).all(), "spots that are not known forbid nothing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.keypoints import keypoints_of_every_frame, smooth_along_time
+from gateway.keypoints import GROUNDS, Keypoints, KeypointTracker, smooth_along_time
 from touchline.homography import project
 from touchline.pitch import KEYPOINTS_CM
 
@@ -28,8 +28,14 @@ def truth() -> np.ndarray:
 
 
 def answer(observed: np.ndarray, stride: int) -> np.ndarray:
-    numbers = sorted({*range(0, FRAMES, stride), FRAMES - 1})
-    return keypoints_of_every_frame(numbers, [observed[n].astype(np.float32) for n in numbers], FRAMES, (WIDTH, HEIGHT))
+    return tracked(observed, stride).at(np.arange(FRAMES))
+
+
+def tracked(observed: np.ndarray, stride: int) -> Keypoints:
+    tracker = KeypointTracker()
+    for number in sorted({*range(0, FRAMES, stride), FRAMES - 1}):
+        tracker.add(number, observed[number].astype(np.float32))
+    return tracker.finish((WIDTH, HEIGHT))
 
 
 def errors(answered: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -87,8 +93,26 @@ def test_a_point_on_a_line_in_time_is_not_moved() -> None:
     assert np.allclose(smooth_along_time(times, points, np.ones((6, 1), bool)), points)
 
 
+def test_any_frames_are_answered_as_they_are_among_all(truth: np.ndarray) -> None:
+    along = tracked(truth, 10)
+    everything = along.at(np.arange(FRAMES))
+    for numbers in (np.arange(30, 47), np.array([3, 50, 50, 99])):
+        assert np.array_equal(along.at(numbers), everything[numbers])
+
+
+@pytest.mark.parametrize("ground", GROUNDS, ids=["real", "the subnet's table"])
+def test_the_ground_is_found_whichever_it_is(ground: np.ndarray) -> None:
+    """The homographies found meanwhile are those of the ground that is settled on in the end."""
+    points = np.stack([project(camera(frame), ground) for frame in range(FRAMES)])
+    inside = ((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2)
+    shown = np.where(inside[..., None], points, 0.0)
+    shown[:40] = 0  # nothing tells the ground until later
+    answered = tracked(shown, 2)
+    assert np.nanmax(errors(answered.at(np.arange(FRAMES)), shown)) < 1.0
+
+
 def test_nothing_inferred_or_seen() -> None:
-    assert not keypoints_of_every_frame([], [], 3, (WIDTH, HEIGHT)).any()
+    assert not KeypointTracker().finish((WIDTH, HEIGHT)).at(np.arange(3)).any()
     assert not answer(np.zeros((FRAMES, 32, 2)), 10).any()
 
 

@@ -15,6 +15,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from gateway.pipeline import paced_stride
+from gateway.protocol.models import FRAMES_A_PIECE
 from tests.support.gateway import Traces, error_of, regions, running_gateway, settled
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_audio, make_video
@@ -29,6 +30,7 @@ def videos(web: tuple[str, Path]) -> dict[str, str]:
     make_video(directory / "slow_start.mp4", 61, faststart=False)
     make_video(directory / "one_frame.mp4", 1)
     make_video(directory / "long.mp4", 600)
+    make_video(directory / "very_long.mp4", 4000)
     make_audio(directory / "audio.mp4")
     (directory / "empty.mp4").write_bytes(b"")
     (directory / "text.mp4").write_text("this is not a video\n" * 100)
@@ -172,6 +174,39 @@ async def test_a_caller_that_hangs_up(stalling_host: str, quick_triton: LocalTri
             with pytest.raises(httpx.TimeoutException):
                 await impatient.post(f"{gateway.url}/soccer/challenge", content=body, headers=headers)
         assert await settled(gateway, before) == before
+
+
+async def test_a_long_answer_comes_in_pieces(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        whole = (await gateway.challenge(videos["long"])).json()["frames"]
+        assert len(whole) == 600 > FRAMES_A_PIECE
+        monkeypatch.setattr("gateway.protocol.models.FRAMES_A_PIECE", 7)
+        assert (await gateway.challenge(videos["long"])).json()["frames"] == whole
+
+
+async def test_a_caller_that_hangs_up_while_the_answer_comes(
+    videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
+        before = Traces.of(gateway)
+        body = challenge_body(videos["very_long"])
+        headers = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, body)
+        lines = ["POST /soccer/challenge HTTP/1.1", "host: here", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        with socket.socket() as caller:
+            # So small a window that most of the answer is not even sent.
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(caller, ("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+            await loop.sock_sendall(caller, "\r\n".join([*lines, "", ""]).encode() + body)
+            assert (await loop.sock_recv(caller, 1000)).startswith(b"HTTP/1.1 200")
+        assert await settled(gateway, before) == before
+        counted = (await gateway.client.get(f"{gateway.url}/metrics")).text
+        assert 'touchline_challenges_total{outcome="client_gone"} 1.0' in counted
+        assert 'touchline_challenges_total{outcome="answered"} 0.0' in counted
 
 
 async def test_too_large_and_too_long(videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gateway.inference.outputs import Detections
-from gateway.tracking import BALL_ID, Tracker, Tracks, camera_shift
+from gateway.keypoints import KeypointTracker
+from gateway.overlap import centres
+from gateway.tracking import BALL_ID, Tracker, TrackRows, camera_shift
 
 
 def detections(*rows: tuple[float, float, float, int]) -> Detections:
@@ -20,12 +22,12 @@ def tracker(stride: int = 2) -> Tracker:
     return Tracker(fps=25, width=1280, frame_stride=stride, track_buffer=30, confidence=0.35)
 
 
-def finish(tracking: Tracker, frame_count: int) -> Tracks:
-    """The tracks of a video whose pitch is not seen."""
-    return tracking.finish(frame_count, np.zeros((frame_count, 32, 2)))
+def finish(tracking: Tracker, frame_count: int) -> TrackRows:
+    """The rows of all frames of a video whose pitch is not seen."""
+    return tracking.finish(KeypointTracker().finish((1280, 720))).rows(0, frame_count)
 
 
-def rows_of(tracks: Tracks, frame: int) -> list[tuple[int, int, list[float]]]:
+def rows_of(tracks: TrackRows, frame: int) -> list[tuple[int, int, list[float]]]:
     chosen = tracks.frame_numbers == frame
     return [
         (int(i), int(c), box.tolist())
@@ -100,11 +102,32 @@ def test_the_ball_comes_first_and_is_the_best_one() -> None:
     assert box[0] == 300
 
 
+def test_the_rows_of_some_frames_are_those_among_all() -> None:
+    tracking = tracker(stride=3)
+    rng = np.random.default_rng(5)
+    for frame in range(0, 91, 3):
+        seen = [(100.0 * n + frame, 50.0, 0.9, 2) for n in range(6) if rng.random() < 0.7]
+        tracking.update(frame, detections(*seen, *([(300 + frame, 300, 0.8, 0)] if rng.random() < 0.8 else [])))
+    tracks = tracking.finish(KeypointTracker().finish((1280, 720)))
+    everything = tracks.rows(0, 91)
+    assert (np.diff(everything.frame_numbers) >= 0).all()
+    for first, stop in ((0, 1), (17, 18), (16, 44), (80, 91)):
+        chosen = (everything.frame_numbers >= first) & (everything.frame_numbers < stop)
+        assert chosen.any()
+        some = tracks.rows(first, stop)
+        for name in ("frame_numbers", "ids", "classes", "xyxy"):
+            assert np.array_equal(getattr(some, name), getattr(everything, name)[chosen])
+
+
 def test_nothing_seen_gives_no_rows() -> None:
     tracking = tracker()
     for frame in (0, 2, 4):
         tracking.update(frame, detections())
     assert len(finish(tracking, 5).ids) == 0
+
+
+def middles(*rows: tuple[float, float, float, int]) -> np.ndarray:
+    return centres(detections(*rows).xyxy.T.astype(np.float64))
 
 
 def _crowd(shift: float = 0.0) -> list[tuple[float, float, float, int]]:
@@ -114,13 +137,13 @@ def _crowd(shift: float = 0.0) -> list[tuple[float, float, float, int]]:
 
 @pytest.mark.parametrize("shift", [0.0, 15.0, -80.0])
 def test_the_cameras_movement_is_what_most_boxes_share(shift: float) -> None:
-    before, after = detections(*_crowd()).xyxy, detections(*_crowd(shift)[2:], (5, 5, 0.9, 2)).xyxy
+    before, after = middles(*_crowd()), middles(*_crowd(shift)[2:], (5, 5, 0.9, 2))
     assert camera_shift(before, after, reach=200, last=np.zeros(2)).tolist() == pytest.approx([shift, 0], abs=0.01)
 
 
 def test_a_shift_beyond_reach_or_of_too_few_boxes_is_none() -> None:
-    crowd = detections(*_crowd()).xyxy
-    assert not camera_shift(crowd[:2], crowd[:2] + 5, reach=100, last=np.zeros(2)).any()
+    crowd = middles(*_crowd())
+    assert not camera_shift(crowd[:, :2], crowd[:, :2] + 5, reach=100, last=np.zeros(2)).any()
     assert abs(camera_shift(crowd, crowd + 300, reach=100, last=np.zeros(2))).max() < 100
 
 

@@ -28,7 +28,9 @@ def test_padding_rows_and_low_scores_are_left_out() -> None:
     rows[0] = [100, 100, 120, 150, 0.9, 3]
     rows[1] = [200, 100, 220, 150, 0.2, 2]
     rows[2] = [300, 100, 320, 150, 0.05, 2]
-    detections = detections_from_rows(rows, Letterbox(1280, 720, 640, 384), min_score=0.1)
+    two = np.stack([0 * rows, rows])
+    nothing, detections = detections_from_rows(two, Letterbox(1280, 720, 640, 384), min_score=0.1)
+    assert len(nothing) == 0
     assert detections.scores.tolist() == pytest.approx([0.9, 0.2])
     assert detections.classes.tolist() == [3, 2]
     assert detections.xyxy[0].tolist() == [200, 176, 240, 276]
@@ -37,7 +39,8 @@ def test_padding_rows_and_low_scores_are_left_out() -> None:
 def test_a_box_on_the_padding_is_left_out() -> None:
     rows = np.zeros((3, 6), np.float32)
     rows[0] = [100, 2, 120, 10, 0.9, 2]
-    assert len(detections_from_rows(rows, Letterbox(1280, 720, 640, 384), min_score=0.1)) == 0
+    (detections,) = detections_from_rows(rows[None], Letterbox(1280, 720, 640, 384), min_score=0.1)
+    assert len(detections) == 0
 
 
 def test_the_ball_model_wins_over_the_players_ball() -> None:
@@ -53,6 +56,7 @@ def test_keypoints_below_the_confidence_or_on_the_padding_are_not_seen() -> None
     rows[0] = [320, 192, 0.9]
     rows[1] = [320, 192, 0.4]
     rows[2] = [320, 4, 0.9]
-    points = keypoints_from_rows(rows, Letterbox(1280, 720, 640, 384), min_confidence=0.5)
+    (points,) = keypoints_from_rows(rows[None], Letterbox(1280, 720, 640, 384), min_confidence=0.5)
     assert points[0].tolist() == [640, 360]
     assert not points[1:].any()
+    assert keypoints_from_rows(np.empty((0,), np.float32), Letterbox(1280, 720, 640, 384), min_confidence=0.5).size == 0
