@@ -88,6 +88,23 @@ def test_the_gateways_pins_hold_no_torch() -> None:
         assert not {"torch", "torchvision", "ultralytics", "tensorrt"} & set(packages)
 
 
+def test_the_exporter_has_the_pictures_that_it_compares_on(tmp_path: Path) -> None:
+    """The folders of its image alone: without demo/ the parity column would stay empty, and nothing would say so."""
+    for instruction in instructions(DEPLOY / "export.Dockerfile"):
+        source, _, target = instruction.value.partition(" ")
+        if instruction.name == "COPY" and target.startswith("/opt/touchline/app/"):
+            shutil.copytree(PROJECT / source, tmp_path / Path(target).name)
+    # The editable install would help out with what is not there.
+    script = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+from export.frames import parity_frames
+print(len(parity_frames(None, (64, 96))))
+"""
+    made = tool(sys.executable, "-c", script, cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)})
+    assert made.stdout.strip().isdigit() and int(made.stdout) > 0, made.stdout + made.stderr
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The build stages of the gateway's and the CPU Triton's Dockerfile, run by this shell under another root."""
