@@ -31,8 +31,8 @@ from demo.clip import ClipPaths, make_clip
 from demo.match import Match
 from gateway.video.decode import Decoder
 from gateway.video.download import GrowingFile
-from touchline.contract import DEFAULT_SIZE, INPUT, Letterbox
-from touchline.local_triton import LocalTriton
+from touchline.contract import INPUT, PLAYER_MODEL, Letterbox
+from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton
 from touchline.progress import progress_bar
 
 NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -65,6 +65,15 @@ def demo_clip(console: Console, match: Match | None = None, directory: Path = Pa
         return make_clip(directory, match or Match(), advance)
 
 
+def served_size(repository: Path = DEFAULT_REPOSITORY) -> tuple[int, int]:
+    """Height and width of the input of the models in `repository`."""
+    config = (repository / PLAYER_MODEL / "config.pbtxt").read_text()
+    height, width, _ = (
+        int(dim) for dim in re.findall(r"\d+", config[config.index("UINT8") + 5 : config.index("output")])
+    )
+    return height, width
+
+
 def fresh(url: str) -> str:
     """The same file under a URL that was never asked for: the gateway computes a URL once."""
     return f"{url}?n={next(_counter)}"
@@ -79,9 +88,7 @@ class Spent:
     """CPU time of all threads of the process."""
 
 
-def decode_and_scale(
-    video: Path, stride: int = 1, size: tuple[int, int] = DEFAULT_SIZE, threads: int | None = None
-) -> tuple[int, Spent]:
+def decode_and_scale(video: Path, stride: int, size: tuple[int, int], threads: int | None = None) -> tuple[int, Spent]:
     """Decode every frame with PyAV in this process and scale each `stride`-th and the last as the gateway does; frames.
 
     Frame threads on every core this process may use, bilinear scaling to RGB. Nothing is copied or kept.
@@ -92,7 +99,7 @@ def decode_and_scale(
 
 
 def scaled_frames(
-    video: Path, stride: int = 1, size: tuple[int, int] = DEFAULT_SIZE, threads: int | None = None
+    video: Path, stride: int, size: tuple[int, int], threads: int | None = None
 ) -> Iterator[av.VideoFrame | None]:
     """Every frame of the video, decoded; scaled into the letterbox of `size` (height, width) where it is sampled."""
     reformatter = VideoReformatter()
@@ -139,7 +146,7 @@ def every_frame(video: Path, model: str, output: str) -> tuple[npt.NDArray[np.fl
     return np.concatenate(answers), info.letterbox
 
 
-def letterboxed(video: Path, count: int, size: tuple[int, int] = DEFAULT_SIZE) -> npt.NDArray[np.uint8]:
+def letterboxed(video: Path, count: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """The first `count` frames of a video as model input, uint8 [count, H, W, 3], from the start again when it ends."""
     frames = np.full((count, *size, 3), 114, np.uint8)
     done = 0

@@ -20,6 +20,7 @@ from benchmarks.common import (
     parser,
     report,
     scratch,
+    served_size,
     spread,
     take_cores,
 )
@@ -38,17 +39,18 @@ def main() -> None:
     console = Console()
     video = (arguments.video or demo_clip(console, Match()).video).resolve()
     take_cores(arguments.cores)
+    size = served_size()
     settings = {**NO_LIMITS, "FRAME_STRIDE": str(arguments.stride), "PITCH_STRIDE": str(arguments.pitch_stride)}
     with (
         scratch() as directory,
-        local_chain(repository=write_quick_engine(directory / "models"), settings=settings) as chain,
+        local_chain(repository=write_quick_engine(directory / "models", size), settings=settings) as chain,
         served_file(video) as url,
     ):
         results = alternate(
             arguments.runs,
             {
                 "gateway": lambda: challenge(chain, fresh(url)),
-                "pyav": lambda: baseline(video, arguments.stride),
+                "pyav": lambda: baseline(video, arguments.stride, size),
             },
             console,
         )
@@ -62,8 +64,8 @@ def main() -> None:
     table.add_section()
     table.add_row("gateway to PyAV", f"{numbers['rate_ratio']:.1%}", f"+{numbers['overhead_ms_a_frame']:.2f} ms")
     notes = [
-        f"{frames} frames, every {arguments.stride}. scaled to 640x384 (letterboxed); medians of {arguments.runs} runs "
-        "in turn, least and most in brackets.",
+        f"{frames} frames, every {arguments.stride}. scaled to {size[1]}x{size[0]}, the size of the bundled models; "
+        f"medians of {arguments.runs} runs in turn, least and most in brackets.",
         "CPU: all threads of the process (/proc/PID/stat; process_time for PyAV). The difference is the gateway's work "
         "apart from decoding and scaling: download, the copy into the slot, gRPC, tracking, keypoints, JSON, HTTP.",
         "The clip's server, the client and Triton with its copies of the frames share the gateway's cores.",
@@ -86,8 +88,8 @@ def challenge(chain: LocalChain, url: str) -> dict[str, Any]:
     }
 
 
-def baseline(video: Path, stride: int) -> dict[str, Any]:
-    frames, spent = decode_and_scale(video, stride, threads=len(os.sched_getaffinity(0)))
+def baseline(video: Path, stride: int, size: tuple[int, int]) -> dict[str, Any]:
+    frames, spent = decode_and_scale(video, stride, size, threads=len(os.sched_getaffinity(0)))
     return {"elapsed_s": spent.elapsed_s, "cpu_s": spent.cpu_s, "frames": frames}
 
 

@@ -20,6 +20,7 @@ from benchmarks.common import (
     parser,
     report,
     scratch,
+    served_size,
     spread,
     status_mib,
     take_cores,
@@ -43,7 +44,7 @@ def main() -> None:
     settings = {**NO_LIMITS, "FRAME_STRIDE": str(arguments.stride)}
     peaks: dict[int, list[dict[str, float]]] = {frames: [] for frames in arguments.frames}
     with scratch() as directory:
-        quick = write_quick_engine(directory / "models")
+        quick = write_quick_engine(directory / "models", served_size())
         videos = {frames: loop_video(clip, directory / f"{frames}.mp4", frames) for frames in arguments.frames}
         for _, (frames, video) in itertools.product(range(arguments.runs), videos.items()):
             # A gateway of its own for every run: a peak stays with its process.

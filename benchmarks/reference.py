@@ -16,14 +16,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import EVERY_FRAME, alternate, demo_clip, fresh, median, parser, report, spread, take_cores
+from benchmarks.common import (
+    EVERY_FRAME,
+    alternate,
+    demo_clip,
+    fresh,
+    median,
+    parser,
+    report,
+    served_size,
+    spread,
+    take_cores,
+)
 from demo.match import Match
 from touchline.local_chain import LocalChain, local_chain
 from touchline.local_triton import DEFAULT_REPOSITORY, PROJECT
 from touchline.validator import served_file
 
-LARGE, SAME = 1280, 640
-"""Width of the player model's input in the reference miner, and the one at which both sides see the same pixels."""
+LARGE = 1280
+"""Width of the player model's input in the reference miner."""
 
 
 def main() -> None:
@@ -43,6 +54,8 @@ def main() -> None:
     console = Console()
     video = (arguments.video or demo_clip(console, Match()).video).resolve()
     take_cores(arguments.cores)
+
+    same = served_size(arguments.repository)[1]  # at which both sides see the same pixels
 
     def reference(size: int) -> dict[str, float]:
         return run_reference(arguments.python, video, (arguments.player, arguments.pitch), size, arguments.frames)
@@ -68,7 +81,7 @@ def main() -> None:
         url = stack.enter_context(served_file(video))
         variants = {
             f"reference, player {LARGE} px": lambda: reference(LARGE),
-            f"reference, player {SAME} px": lambda: reference(SAME),
+            f"reference, player {same} px": lambda: reference(same),
             "Touchline, defaults": lambda: in_chain(arguments.repository, {}),
             "Touchline, stride 1": lambda: in_chain(arguments.repository, EVERY_FRAME),
         }
@@ -79,7 +92,7 @@ def main() -> None:
     frames = int(results["Touchline, defaults"][0]["frames"])
     against = {
         "Touchline, defaults": f"reference, player {LARGE} px",
-        "Touchline, stride 1": f"reference, player {SAME} px",
+        "Touchline, stride 1": f"reference, player {same} px",
         f"Touchline, stride 1, {LARGE} px": f"reference, player {LARGE} px",
     }
     ratios = {name: rates[name] / rates[against[name]] for name in results if name in against}

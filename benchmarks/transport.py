@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import median, parser, report, scratch, spread, take_cores
+from benchmarks.common import median, parser, report, scratch, served_size, spread, take_cores
 from benchmarks.quick_engine import write_quick_engine
 from gateway.inference.slots import SlotPool
 from gateway.inference.triton import Triton
-from touchline.contract import DEFAULT_SIZE, PLAYER_MODEL
+from touchline.contract import PLAYER_MODEL
 from touchline.local_triton import LocalTriton
 
 TRANSPORTS = {"shared memory": "system", "gRPC bytes": "off"}
@@ -27,11 +27,15 @@ def main() -> None:
     arguments = arguments_of.parse_args()
     console = Console()
     take_cores(arguments.cores)
-    with scratch() as directory, LocalTriton(write_quick_engine(directory / "models"), log=directory / "log") as triton:
+    size = served_size()
+    with (
+        scratch() as directory,
+        LocalTriton(write_quick_engine(directory / "models", size), log=directory / "log") as triton,
+    ):
         triton.wait_ready()
-        times = asyncio.run(measure(triton.grpc_url, arguments.batches, arguments.frames, arguments.runs))
+        times = asyncio.run(measure(triton.grpc_url, size, arguments.batches, arguments.frames, arguments.runs))
     table = Table("batch", *(f"{name}, ms a frame" for name in TRANSPORTS), "ratio", title_justify="left")
-    table.title = f"A frame of {DEFAULT_SIZE[1]}x{DEFAULT_SIZE[0]} to Triton and its answer back"
+    table.title = f"A frame of {size[1]}x{size[0]} to Triton and its answer back"
     numbers: dict[str, Any] = {"batches": {}}
     for batch in arguments.batches:
         shared, sent = (times[name, batch] for name in TRANSPORTS)
@@ -44,9 +48,11 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-async def measure(url: str, batches: list[int], frames: int, runs: int) -> dict[tuple[str, int], list[float]]:
+async def measure(
+    url: str, size: tuple[int, int], batches: list[int], frames: int, runs: int
+) -> dict[tuple[str, int], list[float]]:
     """Milliseconds a frame of each run, by transport and batch."""
-    pool = SlotPool(slots=1, slot_shape=(max(batches), *DEFAULT_SIZE, 3))
+    pool = SlotPool(slots=1, slot_shape=(max(batches), *size, 3))
     clients = {name: Triton(url, shared_memory=kind, timeout_s=30) for name, kind in TRANSPORTS.items()}  # type: ignore[arg-type]
     times: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in clients for batch in batches}
     try:

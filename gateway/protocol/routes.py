@@ -86,9 +86,8 @@ def build_router(
             _remember(console, request, "client_gone", "the caller hung up while the answer was sent")
             raise
         stages = _stages(answer.times, respond_s)
-        _count(metrics, stages)
+        _count(metrics, request.state.challenge_id, answer, stages)
         _remember(console, request, "answered", answer=answer, stages=stages)
-        _tell(request.state.challenge_id, answer)
 
     async def _admit(request: Request, body: bytes) -> None:
         """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
@@ -178,14 +177,11 @@ async def _until_disconnect(request: Request, service: Service, video_url: str) 
         await asyncio.wait({answering, leaving})
 
 
-def _count(metrics: Metrics, stages: Mapping[str, float]) -> None:
+def _count(metrics: Metrics, challenge_id: int | str, answer: Answer, stages: Mapping[str, float]) -> None:
     metrics.challenges.labels("answered").inc()
     metrics.last_answer.set_to_current_time()
     for stage, seconds in stages.items():
         metrics.stage_seconds.labels(stage).observe(seconds)
-
-
-def _tell(challenge_id: int | str, answer: Answer) -> None:
     _log.info(
         "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
         challenge_id,

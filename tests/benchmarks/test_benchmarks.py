@@ -119,6 +119,12 @@ def test_variants_are_alternated_and_the_warm_up_is_dropped() -> None:
     assert results == {"a": [3, 5], "b": [4, 6]}
 
 
+def test_the_size_that_is_measured_is_the_served_one(engine: Path) -> None:
+    assert common.served_size(engine) == DEFAULT_SIZE
+    player = (Path("model_repository/player/config.pbtxt")).read_text()
+    assert [f"dims: {size}" in player for size in common.served_size()] == [True, True]
+
+
 def test_the_gateway_alone(run: Callable[..., dict], tmp_path: Path) -> None:
     numbers = run(gateway_alone.main, "--runs", 1, "--video", make_video(tmp_path / "video.mp4", 40))
     assert numbers["frames"] == 40
@@ -210,6 +216,7 @@ def test_against_the_reference(
         )
     rates = numbers["frames_per_s"]
     assert rates["reference, player 1280 px"] == 3
+    assert set(rates) >= {"reference, player 1280 px", f"reference, player {DEFAULT_SIZE[1]} px"}
     assert numbers["ratios"] == {
         "Touchline, defaults": pytest.approx(rates["Touchline, defaults"] / 3),
         "Touchline, stride 1": pytest.approx(rates["Touchline, stride 1"] / 6),
