@@ -216,7 +216,7 @@ def test_against_the_reference(
         )
     rates = numbers["frames_per_s"]
     assert rates["reference, player 1280 px"] == 3
-    assert set(rates) >= {"reference, player 1280 px", f"reference, player {DEFAULT_SIZE[1]} px"}
+    assert set(rates) >= {"reference, player 1280 px", f"reference, player {common.served_size()[1]} px"}
     assert numbers["ratios"] == {
         "Touchline, defaults": pytest.approx(rates["Touchline, defaults"] / 3),
         "Touchline, stride 1": pytest.approx(rates["Touchline, stride 1"] / 6),
