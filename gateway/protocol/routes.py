@@ -106,25 +106,27 @@ def build_router(
 
     @router.get("/health")
     async def health() -> JSONResponse:
-        models = service.models
-        reasons = [why for why in (service.why_not_ready, nonces.why_not_ready) if why]
-        return JSONResponse(
-            {
-                "ready": not reasons,
-                "reason": "; ".join(reasons),
-                "models": models.versions if models and service.ready else {},
-                "tritons": service.tritons,
-                "nonces": nonces.kept_in,
-                "nodes": len(metagraph),
-            },
-            status_code=503 if reasons else 200,
-        )
+        return _health(service, metagraph, nonces)
 
     @router.get("/metrics")
     async def prometheus() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _health(service: Service, metagraph: Metagraph, nonces: NonceStore) -> JSONResponse:
+    models = service.models
+    reasons = [why for why in (service.why_not_ready, nonces.why_not_ready) if why]
+    health = {
+        "ready": not reasons,
+        "reason": "; ".join(reasons),
+        "models": models.versions if models and service.ready else {},
+        "tritons": service.tritons,
+        "nonces": nonces.kept_in,
+        "nodes": len(metagraph),
+    }
+    return JSONResponse(health, status_code=503 if reasons else 200)
 
 
 def add_error_answers(app: FastAPI, metrics: Metrics, console: Console | None = None) -> None:

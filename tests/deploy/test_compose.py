@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import secrets
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
+from gateway.errors import NoncesUnavailable
+from gateway.protocol.nonces import RedisNonces
 from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, VARIANTS, bytes_of, compose, compose_files, tool, variables
+from tests.support.redis_server import RedisServer
 from touchline.local_triton import DEFAULT_ENVIRONMENT, _install
 
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
@@ -115,6 +122,57 @@ def test_the_console_opens_with_a_token_alone(variant: str, monkeypatch: pytest.
         settings = Settings(_env_file=None)
         assert settings.console_open is opened
         assert f"127.0.0.1:7998:{settings.console_port}" in gateway["ports"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_redis_that_is_started_is_one_the_gateway_can_use(variant: str, tmp_path: Path) -> None:
+    """With the password; without one it answers this machine alone."""
+    for password in ("pw", ""):
+        services = compose(variant, {"REDIS_PASSWORD": password})["services"]
+        redis = services["redis"]
+        assert set(redis["networks"]) & set(services["gateway"]["networks"])
+        assert mounted(redis, "/data")["type"] == "volume"
+        program, *flags = redis["command"]
+        assert program == "redis-server"
+        with RedisServer(tmp_path / "log", *flags, "--dir", str(tmp_path)) as server:
+            check = tool(
+                "redis-cli", "-p", str(server.port), *redis["healthcheck"]["test"][2:], env=redis["environment"]
+            )
+            assert check.stdout == "PONG\n"
+            asyncio.run(
+                _use_a_nonce(server.url.replace("redis://", f"redis://:{password}@" if password else "redis://"))
+            )
+            if password:
+                with pytest.raises(NoncesUnavailable, match="Authentication required"):
+                    asyncio.run(_use_a_nonce(server.url))
+    assert (tmp_path / "appendonlydir").exists()
+
+
+async def _use_a_nonce(url: str) -> None:
+    nonces = RedisNonces(url, secrets.token_hex(4))
+    try:
+        await nonces.use("alice", "1")
+    finally:
+        await nonces.close()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_redis_without_a_password_answers_nobody_else(variant: str) -> None:
+    command = compose(variant)["services"]["redis"]["command"]
+    assert command[command.index("--protected-mode") + 1] == "yes"
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+def test_a_triton_is_lent_by_its_port_alone() -> None:
+    lent = yaml.safe_load((DEPLOY / "docker-compose.lend.yml").read_text())
+    assert lent["services"].keys() == {"triton"}
+    (port,) = lent["services"]["triton"]["ports"]
+    assert port == "${LEND_ADDRESS:-127.0.0.1}:8001:8001"
+    gateway = compose("gpu", {"REMOTE_TRITONS": "10.0.0.3:8001"})["services"]["gateway"]
+    urls = gateway["environment"]["TRITON_URLS"]
+    assert Settings(_env_file=None, triton_urls=urls).triton_addresses == ("triton:8001", "10.0.0.3:8001")
+    alone = compose("gpu")["services"]["gateway"]["environment"]["TRITON_URLS"]
+    assert Settings(_env_file=None, triton_urls=alone).triton_addresses == ("triton:8001",)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -11,13 +12,14 @@ import yaml
 from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, compose, tool
 from tests.support.installed import installed
+from tests.support.redis_server import RedisServer
 
 VERSIONS = ("1.33", "1.37")
 
 
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, dict[str, Any]]:
-    """The built manifests by kind; config maps by name."""
+    """The built manifests by kind, those of Redis as "KIND redis"; config maps by name."""
     kubectl = installed("kubectl", "kubernetes-client")
     built = tool(kubectl, "kustomize", DEPLOY / "kubernetes")
     assert built.returncode == 0, built.stderr
@@ -25,7 +27,8 @@ def manifests() -> dict[str, dict[str, Any]]:
     for manifest in yaml.safe_load_all(built.stdout):
         kind = manifest["kind"]
         name = manifest["metadata"]["name"].rsplit("-", 1)[0]
-        found[f"ConfigMap {name}" if kind == "ConfigMap" else kind] = manifest
+        of_redis = manifest["metadata"]["name"] == "redis"
+        found[f"ConfigMap {name}" if kind == "ConfigMap" else f"{kind} redis" if of_redis else kind] = manifest
     return found
 
 
@@ -78,17 +81,20 @@ def test_gateway_and_triton_share_memory_and_user(manifests: dict[str, dict[str,
 
 def test_containers_meet_the_restricted_standard(manifests: dict[str, dict[str, Any]]) -> None:
     assert manifests["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    redis = manifests["Deployment redis"]["spec"]["template"]["spec"]
     pod = manifests["Deployment"]["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for spec in (pod, redis):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    volumes = {volume["name"] for volume in (*pod["volumes"], *redis["volumes"])}
+    for container in (*pod["initContainers"], *pod["containers"], *redis["containers"]):
         security = container["securityContext"]
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert security["allowPrivilegeEscalation"] is False
         assert security["readOnlyRootFilesystem"] is True
         assert container["resources"]["limits"]["memory"]
         mounted = {mount["name"] for mount in container["volumeMounts"]}
-        assert mounted <= {volume["name"] for volume in pod["volumes"]}
+        assert mounted <= volumes
         assert ("hotkey" in mounted) == (container["name"] == "gateway")
     gpus = {
         container["name"]: container["resources"]["limits"].get("nvidia.com/gpu") for container in pod["initContainers"]
@@ -133,6 +139,41 @@ def test_selectors_find_the_pods(manifests: dict[str, dict[str, Any]]) -> None:
         manifests["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
         == manifests["Deployment"]["metadata"]["name"]
     )
+
+
+def test_the_gateways_reach_their_redis_and_nobody_else_does(
+    manifests: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    labels = manifests["Deployment redis"]["spec"]["template"]["metadata"]["labels"]
+    miner = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        manifests["Deployment redis"]["spec"]["selector"]["matchLabels"],
+        manifests["Service redis"]["spec"]["selector"],
+        manifests["NetworkPolicy redis"]["spec"]["podSelector"]["matchLabels"],
+    ):
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= miner.items()
+    port = {"port": 6379, "protocol": "TCP"}
+    (way_out,) = [rule for rule in manifests["NetworkPolicy"]["spec"]["egress"] if port in rule["ports"]]
+    assert way_out["to"] == [{"podSelector": {"matchLabels": labels}}]
+    (way_in,) = manifests["NetworkPolicy redis"]["spec"]["ingress"]
+    assert way_in == {"from": [{"podSelector": {"matchLabels": miner}}], "ports": [port]}
+    assert "egress" not in manifests["NetworkPolicy redis"]["spec"]
+    url = manifests["ConfigMap gateway-settings"]["data"]["NONCE_REDIS_URL"]
+    assert url == f"redis://{manifests['Service redis']['metadata']['name']}:{port['port']}"
+    # Two would each know half of the nonces.
+    assert manifests["Deployment redis"]["spec"]["replicas"] == 1
+    assert manifests["Deployment redis"]["spec"]["strategy"] == {"type": "Recreate"}
+
+    (container,) = manifests["Deployment redis"]["spec"]["template"]["spec"]["containers"]
+    program, *flags = container["args"]
+    assert program == "redis-server"
+    assert container["image"] == compose("gpu")["services"]["redis"]["image"]
+    with RedisServer(tmp_path / "log", *flags, "--dir", str(tmp_path)) as server:
+        told = tool("redis-cli", "-p", str(server.port), "config", "get", "maxmemory*", "appendonly", "protected-mode")
+        probe = container["readinessProbe"]["exec"]["command"]
+        assert tool(probe[0], "-p", str(server.port), *probe[1:]).stdout == "PONG\n"
+    assert {"noeviction", "yes", "no"} <= set(told.stdout.split())
 
 
 def test_scaling_by_queue_time(manifests: dict[str, dict[str, Any]]) -> None:
