@@ -65,7 +65,13 @@ def build_app(settings: Settings) -> FastAPI:
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
             view = partial(
-                look, settings=settings, service=service, metagraph=metagraph, metrics=metrics, hotkey=own_hotkey
+                look,
+                settings=settings,
+                service=service,
+                metagraph=metagraph,
+                nonces=nonces,
+                metrics=metrics,
+                hotkey=own_hotkey,
             )
             try:
                 async with console.serving(view) if console else nullcontext():

@@ -12,6 +12,7 @@ from gateway.console.history import Entry
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics, value_of
 from gateway.protocol.metagraph import Metagraph
+from gateway.protocol.nonces import NonceStore
 from gateway.service import Service
 from gateway.settings import Settings
 from touchline import __version__
@@ -74,17 +75,19 @@ def look(
     settings: Settings,
     service: Service,
     metagraph: Metagraph,
+    nonces: NonceStore,
     metrics: Metrics,
     hotkey: str,
 ) -> Overview:
     """Take it from where /metrics and /health take it."""
     outcomes = _values(metrics.challenges, "outcome")
     frames = _values(metrics.frames, "kind")
+    why_not_ready = "; ".join(filter(None, (service.why_not_ready, nonces.why_not_ready)))
     return Overview(
         version=__version__,
         hotkey=hotkey,
-        ready=service.ready,
-        why_not_ready=service.why_not_ready,
+        ready=not why_not_ready,
+        why_not_ready=why_not_ready,
         tritons=service.tritons,
         models=service.models,
         in_progress=int(value_of(metrics.in_progress)),

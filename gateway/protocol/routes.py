@@ -117,16 +117,16 @@ def build_router(
 
 def _health(service: Service, metagraph: Metagraph, nonces: NonceStore) -> JSONResponse:
     models = service.models
-    reasons = [why for why in (service.why_not_ready, nonces.why_not_ready) if why]
+    why_not_ready = "; ".join(filter(None, (service.why_not_ready, nonces.why_not_ready)))
     health = {
-        "ready": not reasons,
-        "reason": "; ".join(reasons),
+        "ready": not why_not_ready,
+        "reason": why_not_ready,
         "models": models.versions if models and service.ready else {},
         "tritons": service.tritons,
         "nonces": nonces.kept_in,
         "nodes": len(metagraph),
     }
-    return JSONResponse(health, status_code=503 if reasons else 200)
+    return JSONResponse(health, status_code=503 if why_not_ready else 200)
 
 
 def add_error_answers(app: FastAPI, metrics: Metrics, console: Console | None = None) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gateway.settings import Settings
 from tests.support.gateway import RunningGateway, Traces, error_of, running_gateway, settled
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
+from touchline.child_process import start_child
 from touchline.local_triton import LocalTriton
 
 
@@ -147,6 +149,44 @@ async def test_one_hangs_in_the_middle(video: str, tmp_path: Path) -> None:
             finally:
                 hanging.kill()
             assert await settled(gateway, before) == before
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Once called, the Tritons that are started have a /dev/shm of their own, as on another host."""
+    own_memory = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*own_memory, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount: run as root")
+
+    def start(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
+        return start_child([*own_memory, *command], environment, log)
+
+    return lambda: monkeypatch.setattr("touchline.local_triton.start_child", start)
+
+
+async def test_one_here_and_one_elsewhere(elsewhere: Callable[[], None], video: str, tmp_path: Path) -> None:
+    """Frames go through shared memory where it is shared and as bytes elsewhere; the answer is the same."""
+    with a_triton(tmp_path / "here", delay_s=0.01) as here:
+        elsewhere()
+        with a_triton(tmp_path / "there", delay_s=0.01) as there:
+            async with running_gateway(tmp_path, here.grpc_url, challenge_budget_s=1000) as gateway:
+                alone = (await gateway.challenge(video)).json()["frames"]
+            async with running_gateway(tmp_path, addresses(here, there), challenge_budget_s=1000) as gateway:
+                await until_all_ready(gateway)
+                transports = [host.triton.transport for host in gateway.service._tritons.hosts]
+                assert transports == ["shared_memory", "bytes"]
+                together = (await gateway.challenge(video)).json()["frames"]
+                async with asyncio.timeout(20):
+                    while frames_inferred(there) <= 17:
+                        await asyncio.sleep(0.05)
+            assert together == alone
+            async with running_gateway(
+                tmp_path, addresses(here, there), triton_shared_memory="system", wait=False
+            ) as gateway:
+                async with asyncio.timeout(20):
+                    while "shared memory" not in (said := (await states(gateway))[there.grpc_url]):
+                        await asyncio.sleep(0.05)
+                assert there.grpc_url in said
 
 
 async def test_both_die_in_the_middle(video: str, tmp_path: Path) -> None:
