@@ -23,7 +23,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
-from av.video.reformatter import Interpolation, VideoReformatter
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from demo.clip import ClipPaths, make_clip
 from demo.match import Match
 from gateway.video.decode import Decoder
 from gateway.video.download import GrowingFile
+from gateway.video.scale import Scaler
 from touchline.contract import INPUT, PLAYER_MODEL, Letterbox
 from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton
 from touchline.progress import progress_bar
@@ -91,7 +91,7 @@ class Spent:
 def decode_and_scale(video: Path, stride: int, size: tuple[int, int], threads: int | None = None) -> tuple[int, Spent]:
     """Decode every frame with PyAV in this process and scale each `stride`-th and the last as the gateway does; frames.
 
-    Frame threads on every core this process may use, bilinear scaling to RGB. Nothing is copied or kept.
+    Frame threads on every core this process may use, the gateway's scaler. Nothing is copied or kept.
     """
     began, cpu = time.perf_counter(), time.process_time()
     frames = sum(1 for _ in scaled_frames(video, stride, size, threads))
@@ -102,23 +102,18 @@ def scaled_frames(
     video: Path, stride: int, size: tuple[int, int], threads: int | None = None
 ) -> Iterator[av.VideoFrame | None]:
     """Every frame of the video, decoded; scaled into the letterbox of `size` (height, width) where it is sampled."""
-    reformatter = VideoReformatter()
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads or len(os.sched_getaffinity(0))
         letterbox = Letterbox(stream.width, stream.height, size[1], size[0])
-        width, height = letterbox.content_size
+        scaler = Scaler(*letterbox.content_size)
         frame = None
         for number, frame in enumerate(container.decode(stream)):
             sampled = number % stride == 0
-            yield (
-                reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
-                if sampled
-                else None
-            )
+            yield scaler.scale(frame) if sampled else None
         if frame is not None and not sampled:
-            reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+            scaler.scale(frame)
 
 
 def every_frame(video: Path, model: str, output: str) -> tuple[npt.NDArray[np.float32], Letterbox]:

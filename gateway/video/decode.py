@@ -12,14 +12,16 @@ import av.container
 import av.video
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from gateway.errors import BadVideo, GatewayError
 from gateway.video.codec import decode, nvdec_context
 from gateway.video.download import GrowingFile
+from gateway.video.scale import Scaler
 from touchline.contract import LETTERBOX_GREY, Letterbox
 
 Frames = npt.NDArray[np.uint8]
+
+_READ_BYTES = 256 * 1024
 
 
 class DecodingStopped(Exception):
@@ -78,7 +80,6 @@ class Decoder:
         self._container: av.container.InputContainer | None = None
         self._samples: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._pending: tuple[int, av.VideoFrame] | None = None
-        self._reformatter = VideoReformatter()
         self._counted = 0
         self.frame_count = 0
         """Source frames decoded so far."""
@@ -86,7 +87,7 @@ class Decoder:
     def open(self) -> VideoInfo:
         """Read the header. Raises BadVideo for what is not a video, or the error of the download."""
         try:
-            self._container = av.open(self._file, mode="r", metadata_errors="ignore")
+            self._container = av.open(self._file, mode="r", metadata_errors="ignore", buffer_size=_READ_BYTES)
             if not self._container.streams.video:
                 raise BadVideo("the file has no video stream; the challenge needs a video")
             stream = self._container.streams.video[0]
@@ -96,6 +97,7 @@ class Decoder:
             if not (source.width and source.height):
                 raise BadVideo("the video's header names no picture size")
             self._letterbox = Letterbox(source.width, source.height, *self._size)
+            self._scaler = Scaler(*self._letterbox.content_size)
             context = nvdec_context(stream, *self._letterbox.content_size) if self._nvdec else None
             self._samples = self._sample(decode(self._container, stream, context))
             self._pending = next(self._samples, None)
@@ -125,6 +127,7 @@ class Decoder:
         self._pending = None
         if self._container is not None:
             self._container.close()
+            self._container = None
 
     def __enter__(self) -> Decoder:
         return self
@@ -170,6 +173,8 @@ class Decoder:
         if other_numbers and len(pitch_numbers) < back:
             slot[len(pitch_numbers) : len(pitch_numbers) + len(other_numbers)] = slot[back:].copy()
         self._counted = self.frame_count
+        if self._pending is None:
+            self.close()  # here and not on the event loop, which would wait for FFmpeg's threads to end
         return FilledSlot(
             (*pitch_numbers, *other_numbers),
             len(pitch_numbers),
@@ -181,8 +186,7 @@ class Decoder:
         """Scale `frame` and copy it into `target`, uint8 [H, W, 3]: the one copy after the scaler."""
         width, height = self._letterbox.content_size
         left, top = self._letterbox.offset
-        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
-        plane = scaled.planes[0]
+        plane = self._scaler.scale(frame).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * 3]
         target[:top] = target[top + height :] = LETTERBOX_GREY
         target[top : top + height, :left] = target[top : top + height, left + width :] = LETTERBOX_GREY

@@ -1,0 +1,37 @@
+"""The two steps of scaling give the picture that one step gives."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import Interpolation
+
+from gateway.video.scale import Scaler
+
+SIZES = ((1024, 576), (641, 361), (1280, 720), (1919, 1079))
+
+
+def picture(layout: str, colorspace: int, color_range: int) -> av.VideoFrame:
+    """1280x720 of patches in random colours."""
+    patches = np.random.default_rng(0).integers(0, 255, (9, 16, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(np.kron(patches, np.ones((80, 80, 1), np.uint8)), "rgb24")
+    frame = frame.reformat(format=layout)
+    frame.colorspace, frame.color_range = colorspace, color_range
+    return frame
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("colorspace", [1, 2, 5])
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv420p10le", "nv12", "yuv444p"])
+def test_colours_and_places_are_those_of_one_step(
+    layout: str, colorspace: int, color_range: int, size: tuple[int, int]
+) -> None:
+    frame = picture(layout, colorspace, color_range)
+    direct = frame.reformat(*size, "rgb24", interpolation=Interpolation.BILINEAR).to_ndarray().astype(int)
+    scaled = Scaler(*size).scale(frame)
+    assert (scaled.width, scaled.height, scaled.format.name) == (*size, "rgb24")
+    apart = scaled.to_ndarray() - direct
+    assert abs(apart.mean()) < 2
+    assert np.abs(apart).mean() < 4
