@@ -106,7 +106,9 @@ class Settings(BaseSettings):
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")
-    console_challenges: int = Field(50, ge=1, le=1000, description="Challenges the console keeps, 0.7 MB each.")
+    console_challenges: int = Field(
+        50, ge=1, le=1000, description="Challenges the console keeps, about half a MB each."
+    )
 
     @field_validator("wallet_path", "nodes_file")
     @classmethod

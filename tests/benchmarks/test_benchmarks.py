@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import common, concurrency, gateway_alone, limit, memory, reference, transport
+from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
 from gateway.keypoints import KeypointTracker
@@ -140,6 +140,12 @@ def test_the_gain_of_the_gateway_is_computed_from_medians() -> None:
     assert numbers["overhead_ms_a_frame"] == pytest.approx(2.0)
     with pytest.raises(ValueError, match="same number of frames"):
         gateway_alone.summary(gateway, [{**pyav[0], "frames": 99}])
+
+
+def test_what_the_console_costs(run: Callable[..., dict], tmp_path: Path) -> None:
+    numbers = run(console.main, "--runs", 1, "--video", make_video(tmp_path / "video.mp4", 40))
+    (off,), (on,) = numbers["runs"]["off"], numbers["runs"]["on"]
+    assert numbers["elapsed_s"] == pytest.approx(on["elapsed_s"] - off["elapsed_s"])
 
 
 def test_the_limit(run: Callable[..., dict], tmp_path: Path, engine: Path) -> None:

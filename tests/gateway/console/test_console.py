@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gateway.console.history import Scene
+from gateway.console.server import open_console
 from gateway.errors import StartupError
 from gateway.settings import Settings
 from gateway.video.stills import STILLS, Stills
@@ -321,6 +322,18 @@ async def test_a_busy_port(video: str, quick_triton: LocalTriton, tmp_path: Path
     with pytest.raises(StartupError, match="CONSOLE_PORT and PORT are both 7999"):
         async with running_gateway(tmp_path, quick_triton.grpc_url, console_port=7999):
             pass
+
+
+def test_a_busy_default_port_costs_the_console_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("CONSOLE_PORT", raising=False)
+    settings = Settings(_env_file=None)
+    with ExitStack() as stack:
+        with suppress(OSError):  # whoever has it, it is taken
+            stack.enter_context(socket.create_server(("127.0.0.1", settings.console_port)))
+        assert open_console(settings, busy=lambda: False) is None
+    assert f"no console: CONSOLE_PORT {settings.console_port} on 127.0.0.1" in caplog.text
 
 
 @pytest.mark.parametrize(
