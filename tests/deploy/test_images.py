@@ -117,7 +117,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) -> None:
     """Both run from what was built alone, started as their images start them, and find each other."""
-    grpc, http, metrics, port = free_ports(4)
+    grpc, http, metrics, port, console_port = free_ports(5)
     triton_root, app = built / "opt/tritonserver", built / "opt/touchline"
     triton_environment = {
         "PATH": f"{triton_root}/bin:/usr/bin:/bin",
@@ -141,6 +141,7 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
         "TRITON_URLS": f"127.0.0.1:{grpc}",
         "HOST": "127.0.0.1",
         "PORT": str(port),
+        "CONSOLE_PORT": str(console_port),
         "IMG_SIZE": "160",
         "DEVICE": "cpu",
     }
@@ -164,12 +165,14 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
             while (health := ask(f"http://127.0.0.1:{port}/health")) is None or health.status_code != 200:
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.2)
+            console = ask(f"http://127.0.0.1:{console_port}/console")
         finally:
             for server in servers:
                 server.terminate()
             for server in servers:
                 server.wait(30)
     assert health.json()["models"] == {"player": "1", "pitch": "1"}
+    assert console is not None and "No challenge yet" in console.text
     assert "frames through shared memory" in (tmp_path / "log").read_text()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -96,6 +99,30 @@ async def test_it_is_whole_without_javascript(
         assert await page.value("document.images[0].naturalWidth") == 160
     finally:
         await asyncio.to_thread(gateway.stop)
+
+
+async def test_it_stays_while_accepted_challenges_are_finished(quick_triton: LocalTriton, tmp_path: Path) -> None:
+    keys, port = make_keys(tmp_path / "keys"), free_ports(1)[0]
+    settings = {"TRITON_URLS": quick_triton.grpc_url, "DEVICE": "cpu", "CONSOLE_PORT": str(port)}
+    gateway = LocalGateway(keys.environment() | settings | {"DOWNLOAD_TIMEOUT_S": "5"}, log=tmp_path / "gateway.log")
+    gateway.start()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        try:
+            await asyncio.to_thread(gateway.wait_ready)
+            video_url = f"http://127.0.0.1:{silent.getsockname()[1]}/video.mp4"
+            asking = asyncio.create_task(asyncio.to_thread(send, gateway, keys, video_url, "c-1"))
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as operator:
+                while '<p class="big">1<small> of' not in (await operator.get("/console")).text:
+                    await asyncio.sleep(0.05)
+                os.kill(gateway.pid or 0, signal.SIGINT)
+                while await asyncio.to_thread(gateway.health) is not None:
+                    await asyncio.sleep(0.05)
+                assert (await operator.get("/console")).status_code == 200
+                assert not asking.done()
+            await asking
+        finally:
+            status = await asyncio.to_thread(gateway.stop)
+    assert status == 0
 
 
 def send(gateway: LocalGateway, keys: Keys, video_url: str, challenge_id: str) -> None:

@@ -256,6 +256,7 @@ async def test_pictures_wait_for_a_challenge(
         while gateway.service._in_progress == 0:
             await asyncio.sleep(0.01)
         assert (await browser.get(shots[1])).status_code == 200
+        assert not asking.done()
         asking.cancel()
 
 
