@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -29,6 +30,9 @@ Target = Literal["tensorrt", "openvino", "onnxruntime", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 STRIDE = 32
+LARGEST_TOP_K = 3840
+"""TensorRT's own limit."""
+SHOWN_CLASSES = 8
 TIMING_CACHE = Path(".cache/tensorrt.timing")
 
 
@@ -51,7 +55,7 @@ class ExportOptions:
     confidence: float = 0.1
     iou: float = 0.5
     max_detections: int = MAX_DETECTIONS
-    candidates: int = 300
+    candidates: int = 512
     rounds: int = 16
     suppression: Suppression | None = None
     nms_free: bool = True
@@ -78,6 +82,22 @@ class ExportOptions:
             raise ExportError("--precision int8 needs --calibration, a directory with some hundred frames as images.")
         if not 1 <= self.opt_batch <= self.max_batch:
             raise ExportError(f"--opt-batch {self.opt_batch} must lie between 1 and --max-batch {self.max_batch}.")
+        for flag, value, low, high in (
+            ("--confidence", self.confidence, 0, 1),
+            ("--iou", self.iou, 0, 1),
+            ("--max-detections", self.max_detections, 1, LARGEST_TOP_K),
+            ("--candidates", self.candidates, 1, LARGEST_TOP_K),
+            ("--rounds", self.rounds, 1, 1000),
+            ("--instances", self.instances, 1, 100),
+            ("--threads", self.threads, 0, 1024),
+            ("--queue-delay-us", self.queue_delay_us or 0, 0, 10_000_000),
+            ("--level", self.level, 0, 5),
+            ("--workspace-gib", self.workspace_gib, 0.0625, 1024),
+        ):
+            if not low <= value <= high:
+                raise ExportError(f"{flag} {value} must lie between {low} and {high}.")
+        if self.out.exists() and not self.out.is_dir():
+            raise ExportError(f"--out {self.out}: there is a file of this name. Name a folder.")
 
     @property
     def stored_precision(self) -> Precision:
@@ -129,18 +149,29 @@ def export_models(
         tensorrt_engine.this_device()  # says what is missing before the weights are read
     console = console or Console(stderr=True)
     done = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        for role, source in sources.items():
-            task = progress.add_task(role, total=None)
-            for step in export_model(role, source, options):
-                if isinstance(step, Exported):
-                    done.append(step)
-                    progress.update(task, description=f"{role}: done", total=1, completed=1)
-                else:
-                    progress.update(task, description=f"{role}: {step}")
+    for role, source in sources.items():
+        for step in shown(role, export_model(role, source, options), console):
+            if isinstance(step, Exported):
+                done.append(step)
     console.print(table(done))
     return done
+
+
+def shown(role: str, steps: Iterator[str | Exported], console: Console) -> Iterator[str | Exported]:
+    """The steps of an export, told while they run: a line that changes on a terminal, a line each in a log."""
+    began = time.monotonic()
+    if not console.is_terminal:
+        for step in steps:
+            text = "done" if isinstance(step, Exported) else step
+            console.print(f"{role}: {text} ({time.monotonic() - began:.0f} s)", highlight=False, soft_wrap=True)
+            yield step
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task(role, total=None)
+        for step in steps:
+            finished = isinstance(step, Exported)
+            progress.update(task, description=f"{role}: {'done' if finished else step}", completed=finished, total=1)
+            yield step
 
 
 def export_model(role: str, source: str | Path, options: ExportOptions) -> Iterator[str | Exported]:
@@ -175,7 +206,9 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
             cpu_precision=options.cpu_precision,
         )
         if weights.ignored:
-            notes.insert(0, f"ignored classes: {', '.join(weights.ignored)}")
+            more = len(weights.ignored) - SHOWN_CLASSES
+            names = ", ".join(weights.ignored[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
+            notes.insert(0, f"ignored classes: {names}")
         for step in place(role, network, served, weights, options):
             if isinstance(step, Exported):
                 note = "; ".join((*notes, step.note) if step.note else notes)
@@ -331,20 +364,20 @@ def queue_delay(options: ExportOptions) -> int:
 
 
 def table(done: Sequence[Exported]) -> Table:
-    """What was exported, for the terminal."""
-    result = Table(title="Exported models")
-    for heading in ("model", "file", "size", "precision", "batch", "input", "parity", "sha256", "note"):
-        result.add_column(heading, overflow="fold")
-    for entry in done:
-        result.add_row(
-            entry.role,
-            str(entry.file),
-            f"{entry.file.stat().st_size / 1e6:.1f} MB",
-            entry.precision,
-            entry.batch,
-            "x".join(map(str, entry.size)),
-            entry.parity,
-            digest(entry.file)[:12],
-            entry.note,
-        )
+    """What was exported, for the terminal: a column a model, so that paths and notes have room."""
+    result = Table("", *(entry.role for entry in done), title="Exported models", title_justify="left")
+    for column in result.columns[1:]:
+        column.overflow = "fold"
+    rows: dict[str, Callable[[Exported], str]] = {
+        "file": lambda entry: str(entry.file),
+        "size": lambda entry: f"{entry.file.stat().st_size / 1e6:.1f} MB",
+        "precision": lambda entry: entry.precision,
+        "batch": lambda entry: entry.batch,
+        "input": lambda entry: "x".join(map(str, entry.size)),
+        "parity": lambda entry: entry.parity,
+        "sha256": lambda entry: digest(entry.file)[:12],
+        "note": lambda entry: entry.note,
+    }
+    for heading, value in rows.items():
+        result.add_row(heading, *map(value, done))
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, compose, helper, numpy_helper, version_converter
@@ -25,7 +26,8 @@ from export.graph import (
     traced,
     with_preprocessing,
 )
-from export.onnx_file import BATCH, initializers, tidy
+from export.onnx_file import BATCH, initializers, tidy, value_types
+from export.parity import session
 from export.rescale import Rescaled
 from export.weights import Weights
 from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
@@ -44,6 +46,7 @@ def contract_model(
     """
     output = KEYPOINTS if weights.task == "pose" else DETECTIONS
     if weights.form == "torch":
+        check_stride(weights, "--pitch-imgsz" if pitch_size else "--imgsz", pitch_size or size)
         rows = YoloRows(weights.model, pitch_size or size, nms_free=thresholds.nms_free)
         core: nn.Module = nn.Sequential(rows, finish(weights, thresholds, end_to_end=rows.end_to_end))
         if pitch_size and pitch_size != size:
@@ -51,6 +54,17 @@ def contract_model(
         to_onnx(with_preprocessing(core), path, size, output)
     else:
         path.write_bytes(around(weights, size, thresholds, output).SerializeToString(deterministic=True))
+
+
+def check_stride(weights: Weights, flag: str, size: tuple[int, int]) -> None:
+    """WeightsError for a size that the coarsest maps of a module do not divide (P6 networks have a stride of 64)."""
+    stride = int(max(weights.model.stride))
+    height, width = (-(-side // stride) * stride for side in size)
+    if (height, width) != size:
+        raise WeightsError(
+            f"{weights.path}: a network of stride {stride} cannot look at {size[0]}x{size[1]}. "
+            f"Say {flag} {height}x{width}."
+        )
 
 
 def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelProto:
@@ -66,8 +80,8 @@ def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelP
     if boxes is None or boxes.op_type != "Slice" or iou is None or confidence is None:
         raise ValueError("its suppression is not the one that this exporter writes")
     rows, output = boxes.input[0], model.graph.output[0]
-    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
-    dims = [dim.dim_value for dim in inferred[rows].type.tensor_type.shape.dim]
+    kind = value_types(model)[rows]
+    dims = [dim.dim_value for dim in kind.shape.dim]
     limits = replace(
         thresholds,
         suppression="rounds",
@@ -78,7 +92,8 @@ def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelP
     after = traced(StaticSuppression(limits), (dims[1], 6), torch.float32, "rows", output.name)
     before = ModelProto()
     before.CopyFrom(model)
-    before.graph.output[0].CopyFrom(inferred[rows])
+    before.graph.output[0].name = rows
+    before.graph.output[0].type.tensor_type.CopyFrom(kind)
     before = compose.add_prefix(tidy(before), "before/", rename_inputs=False)
     after = compose.add_prefix(after, "after/", rename_outputs=False)
     before.ir_version = after.ir_version = max(before.ir_version, after.ir_version)
@@ -98,6 +113,13 @@ def finish(weights: Weights, thresholds: Thresholds, *, end_to_end: bool) -> nn.
     return (EndToEndDetections if end_to_end else Detections)(weights.class_map, thresholds)
 
 
+def anchors(core: ModelProto, size: tuple[int, int]) -> int:
+    """How many rows an Ultralytics file with dynamic shapes answers with for H, W pixels: found by running it once."""
+    run = session(core)
+    images = np.zeros((1, 3, *size), np.float32)
+    return int(run.run(None, {run.get_inputs()[0].name: images})[0].shape[2])
+
+
 def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, output: str) -> ModelProto:
     """Pre- and post-processing merged with an ONNX file that Ultralytics exported."""
     core = weights.model
@@ -105,9 +127,9 @@ def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, outp
     fixed = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
     if source.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         raise WeightsError(f"{weights.path}: its input is not FP32. Export it again with half=False, int8=False.")
-    if fixed[0] == 1:
+    if fixed[0]:
         raise WeightsError(
-            f"{weights.path}: its batch is fixed to 1. Export it again with `dynamic=True`, or give the .pt."
+            f"{weights.path}: its batch is fixed to {fixed[0]}. Export it again with `dynamic=True`, or give the .pt."
         )
     if fixed[2:] not in ([0, 0], list(size)):
         raise WeightsError(
@@ -124,8 +146,7 @@ def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, outp
         shape = (dims[1] or 300, 6 + values)
     else:
         tail = nn.Sequential(CornerRows(), finish(weights, thresholds, end_to_end=False))
-        anchors = sum((size[0] // stride) * (size[1] // stride) for stride in (8, 16, 32))
-        shape = (4 + len(weights.class_map) + values, dims[2] or anchors)
+        shape = (4 + len(weights.class_map) + values, dims[2] or anchors(core, size))
     before = traced(Preprocessing(), (*size, 3), torch.uint8, INPUT, "images")
     after = traced(tail, shape, torch.float32, "rows", output)
     opset = next(entry.version for entry in core.opset_import if entry.domain in ("", "ai.onnx"))

@@ -40,7 +40,7 @@ class Thresholds:
     iou: float = 0.5
     max_detections: int = MAX_DETECTIONS
     suppression: Suppression = "rounds"
-    candidates: int = 300
+    candidates: int = 512
     rounds: int = 16
     nms_free: bool = True
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.onnx_file import initializers
+from export.onnx_file import initializers, value_types
 
 EXACT = frozenset(
     ["Concat", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Max", "MaxPool", "Min", "Neg", "Pad",
@@ -29,10 +29,9 @@ STEPS = {"split": 2.0**13 + 1, "tiny": 0.75, "up": 2.0**112, "down": 2.0**-112}
 def half_emulated(model: ModelProto) -> ModelProto:
     """A copy of a model in FP32 that answers what FP16 arithmetic would where the model has FP16 values."""
     result = ModelProto()
-    result.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    result.CopyFrom(model)
     graph = result.graph
-    values = (*graph.value_info, *graph.input, *graph.output)
-    half = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    half = {name for name, kind in value_types(model).items() if kind.elem_type == TensorProto.FLOAT16}
     half |= {name for name, tensor in initializers(result).items() if tensor.data_type == TensorProto.FLOAT16}
     for tensor in graph.initializer:
         if tensor.name in half:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from touchline import __version__
 
 BATCH = "batch"
+
+SMALL = 4096
+"""Constants with more values are weights or anchors: no shape is computed from them."""
 
 
 def tidy(model: ModelProto) -> ModelProto:
@@ -77,12 +80,17 @@ def fold_shapes(model: ModelProto) -> bool:
     """Compute what can be known of Shape nodes and of the integer arithmetic on them; whether that was anything."""
     drop_dead(model)
     folded = False
-    inferred = shape_inference.infer_shapes(model)
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    inner = value_types(model)
+    for value in (*model.graph.input, *model.graph.output):
+        inner.pop(value.name, None)
+    known = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if np.prod(tensor.dims) <= SMALL
+    }
     for node in model.graph.node:
-        if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
-            dims = [dim.dim_value for dim in shapes[node.input[0]]]
+        if node.op_type == "Shape" and node.input[0] in inner and not node.attribute:
+            dims = [dim.dim_value for dim in inner[node.input[0]].shape.dim]
             value = np.array(dims, np.int64) if all(dims) else None
         elif node.op_type != "Identity" and node.input and all(name in known for name in node.input if name):
             (value,) = ReferenceEvaluator(node).run(None, {name: known[name] for name in node.input if name})
@@ -110,37 +118,58 @@ def drop_dead(model: ModelProto) -> None:
         if needed.intersection(node.output):
             needed.update(node.input)
             alive.append(node)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    del model.graph.node[:], model.graph.initializer[:]
+    del model.graph.node[:]
     model.graph.node.extend(reversed(alive))
-    model.graph.initializer.extend(kept)
+    # One by one: to empty the list and fill it again would copy every weight, and a message gives nothing back.
+    for place in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[place].name not in needed:
+            del model.graph.initializer[place]
 
 
 def rename(model: ModelProto) -> None:
     """Number values, constants and nodes in graph order; inputs and outputs keep their names."""
     constants = initializers(model)
     names = {value.name: value.name for value in (*model.graph.input, *model.graph.output)} | {"": ""}
-    order: list[TensorProto] = []
+    order: dict[str, int] = {}
     for place, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{place}"
         for name in node.input:
             if name in constants and name not in names:
                 names[name] = f"constant_{len(order)}"
-                order.append(constants[name])
+                order[names[name]] = len(order)
         for name in node.output:
             names.setdefault(name, f"value_{len(names)}")
     for node in model.graph.node:
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
-    renamed = []
-    for tensor in order:
-        copy = TensorProto()
-        copy.CopyFrom(tensor)
-        copy.name = names[tensor.name]
-        copy.ClearField("doc_string")
-        renamed.append(copy)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(renamed)
+    for tensor in model.graph.initializer:
+        tensor.name = names[tensor.name]
+        tensor.ClearField("doc_string")
+    model.graph.initializer.sort(key=lambda tensor: order[tensor.name])
+
+
+def value_types(model: ModelProto) -> dict[str, TypeProto.Tensor]:
+    """Element type and shape of every input, output and value between nodes, as far as onnx can infer them.
+
+    Large constants are left out of what is inferred on: a large network's weights would be copied several times.
+    """
+    light = ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    weights = set()
+    for tensor in model.graph.initializer:
+        if np.prod(tensor.dims) <= SMALL:
+            light.graph.initializer.append(tensor)
+        else:
+            weights.add(tensor.name)
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    graph = shape_inference.infer_shapes(light).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: value.type.tensor_type for value in values if value.name not in weights}
 
 
 def initializers(model: ModelProto) -> dict[str, TensorProto]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto
+import onnx
+from onnx import ModelProto, TensorProto
 
 from export.errors import MissingPackageError
+from export.onnx_file import value_types
 from touchline.contract import KEYPOINTS
 
 Rows = npt.NDArray[np.float32]
 
 SEEN = 0.3
 """Boxes and keypoints over this score are compared."""
+
+NEAR = (1.0, 0.01)
+"""Pixels and score within which two boxes count as the same answer."""
 
 SAME_BOX = 0.5
 """A box that overlaps no box of its class by this much (intersection over union) is lost."""
@@ -26,25 +31,36 @@ SAME_BOX = 0.5
 class Parity:
     """The largest differences between what one form of a model sees and another: pixels of the input, and score.
 
-    `seen` boxes or keypoints were looked for in the other's answer, `lost` of them are not there at all.
+    `seen` boxes or keypoints were looked for in the other form, `lost` of them are not there at all. Of `swapped` the
+    other form has the same box too, but where two boxes of one object score the same within its rounding, suppression
+    kept the other one: their differences are those of the box before suppression.
     """
 
     seen: int = 0
     lost: int = 0
+    swapped: int = 0
     pixels: float = 0.0
     score: float = 0.0
+
+    @property
+    def near(self) -> bool:
+        """Whether nothing is lost or farther than NEAR."""
+        return not self.lost and self.pixels < NEAR[0] and self.score < NEAR[1]
 
     def __str__(self) -> str:
         if not self.seen:
             return "nothing seen"
         text = f"{self.pixels:.2f} px, {self.score:.3f}"
-        return f"{text}, {self.lost} of {self.seen} lost" if self.lost else text
+        for count, what in ((self.swapped, "swapped"), (self.lost, "lost")):
+            text += f", {count} of {self.seen} {what}" if count else ""
+        return text
 
     def and_then(self, other: Parity) -> Parity:
         """Both taken together."""
         return Parity(
             self.seen + other.seen,
             self.lost + other.lost,
+            self.swapped + other.swapped,
             max(self.pixels, other.pixels),
             max(self.score, other.score),
         )
@@ -57,15 +73,42 @@ def compare(
 
     MissingPackageError without ONNX Runtime.
     """
-    keypoints = whole.graph.output[0].name == KEYPOINTS
-    first, second = session(whole), session(other)
+    frames = list(frames)
+    # One after the other: a large network needs gigabytes.
+    first, second = answers(whole, frames), answers(with_candidates(other), frames)
     result = Parity()
-    for frame in frames:
-        rows, others = (
-            np.asarray(run.run(None, {run.get_inputs()[0].name: frame[None]})[0][0]) for run in (first, second)
-        )
-        result = result.and_then((compare_keypoints if keypoints else compare_boxes)(rows, others, over))
+    for (rows,), (others, *candidates) in zip(first, second, strict=True):
+        if whole.graph.output[0].name == KEYPOINTS:
+            result = result.and_then(compare_keypoints(rows, others, over))
+        else:
+            result = result.and_then(compare_boxes(rows, others, over, *candidates))
     return result
+
+
+def with_candidates(model: ModelProto) -> ModelProto:
+    """A detection model that also answers with its boxes before suppression, float [N, A, 6]; others as they are.
+
+    They are what the last Concat of six columns makes (see contract_rows of export.graph).
+    """
+    types = value_types(model)
+    for node in reversed(model.graph.node):
+        if node.op_type == "Concat" and node.output[0] in types:
+            kind = types[node.output[0]]
+            dims = [dim.dim_value for dim in kind.shape.dim]
+            if kind.elem_type == TensorProto.FLOAT and len(dims) == 3 and dims[2] == 6:
+                result = ModelProto()
+                result.CopyFrom(model)
+                result.graph.output.append(onnx.ValueInfoProto(name=node.output[0]))
+                result.graph.output[-1].type.tensor_type.CopyFrom(kind)
+                return result
+    return model
+
+
+def answers(model: ModelProto, frames: Sequence[npt.NDArray[np.uint8]]) -> list[list[Rows]]:
+    """All outputs of a model for each frame, without the batch."""
+    run = session(model)
+    name = run.get_inputs()[0].name
+    return [[np.asarray(output[0]) for output in run.run(None, {name: frame[None]})] for frame in frames]
 
 
 def session(model: ModelProto) -> Any:
@@ -82,19 +125,32 @@ def session(model: ModelProto) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def compare_boxes(rows: Rows, others: Rows, over: float) -> Parity:
-    """Detections [K, 6] against others [K, 6]: every box against the nearest of its class."""
+def compare_boxes(rows: Rows, others: Rows, over: float, candidates: Rows | None = None) -> Parity:
+    """Detections [K, 6] against others [K, 6]: every box against the nearest of its class.
+
+    Where that is farther than NEAR, the box is looked for among the others before suppression, `candidates` [A, 6].
+    """
     result = Parity()
     for row in rows[rows[:, 4] > over]:
-        same = others[(others[:, 4] > 0) & (others[:, 5] == row[5])]
-        overlap = overlaps(row[:4], same[:, :4])
-        if not len(same) or overlap.max() < SAME_BOX:
-            result = result.and_then(Parity(seen=1, lost=1))
-            continue
-        shifts = np.abs(same[:, :4] - row[:4]).max(axis=1)
-        nearest = int(shifts.argmin())
-        result = result.and_then(Parity(1, 0, float(shifts[nearest]), float(abs(same[nearest, 4] - row[4]))))
+        found = nearest(row, others)
+        if candidates is not None and not (found and found.near):
+            before = nearest(row, candidates)
+            if before and before.near:
+                found = replace(before, swapped=1)
+        result = result.and_then(found or Parity(seen=1, lost=1))
     return result
+
+
+def nearest(row: Rows, others: Rows) -> Parity | None:
+    """How far a box [6] is from the nearest of its class among others [K, 6]; None if none overlaps it."""
+    same = others[(others[:, 4] > 0) & (others[:, 5] == row[5])]
+    overlap = overlaps(row[:4], same[:, :4])
+    if not len(same) or overlap.max() < SAME_BOX:
+        return None
+    shifts = np.abs(same[:, :4] - row[:4]).max(axis=1)
+    scores = np.abs(same[:, 4] - row[4])
+    place = int(np.maximum(shifts / NEAR[0], scores / NEAR[1]).argmin())
+    return Parity(seen=1, pixels=float(shifts[place]), score=float(scores[place]))
 
 
 def compare_keypoints(points: Rows, others: Rows, over: float) -> Parity:
@@ -105,6 +161,7 @@ def compare_keypoints(points: Rows, others: Rows, over: float) -> Parity:
     return Parity(
         int(seen.sum()),
         int(seen.sum() - there.sum()),
+        0,
         float(shift[:, :2].max(initial=0)),
         float(shift[:, 2].max(initial=0)),
     )

@@ -8,10 +8,14 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from export.errors import MissingPackageError, WeightsError
 from touchline.contract import (
@@ -40,6 +44,8 @@ ALIASES: dict[str, int] = {
 """Words of a class name, most telling first: "goalkeeper team left" is a goalkeeper, "football player" a player."""
 
 HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+)$")
+
+EXPORT_AGAIN = "Give the .pt file, or export it again with `yolo export format=onnx dynamic=True`."
 
 Task = Literal["detect", "pose"]
 
@@ -89,7 +95,11 @@ def load(source: str | os.PathLike[str], role: str, class_names: Mapping[str, st
 
 
 def local_file(source: str | os.PathLike[str]) -> Path:
-    """The file itself; a hub name is downloaded first (resumed if interrupted, kept in the hub's cache)."""
+    """The file itself; a hub name is downloaded first.
+
+    A connection that breaks is taken up where it ended; what is there already is kept in the hub's cache. Both are
+    checked against the hub's own checksum.
+    """
     path = Path(source)
     if path.is_file():
         return path
@@ -98,16 +108,34 @@ def local_file(source: str | os.PathLike[str]) -> Path:
         raise WeightsError(f"{source}: there is no such file. A file on the hub is written owner/name:file.")
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise MissingPackageError(f"{source}: names on the hub need `pip install huggingface-hub`.") from error
     try:
-        return Path(hf_hub_download(hub["repo"], hub["file"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        path = Path(hf_hub_download(hub["repo"], hub["file"]))
+    except Exception as error:  # many kinds, by version and by what is below: HTTP, network, disk, a name it refuses
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{source}: the hub does not give this file ({reason}). Check name, network, HF_TOKEN."
         ) from error
+    blob = path.resolve()
+    if not is_blob(blob):
+        blob.unlink()
+        raise WeightsError(f"{source}: what was downloaded is not what the hub has. It was removed: try again.")
+    return path
+
+
+def is_blob(file: Path) -> bool:
+    """Whether a file of the hub's cache is what its name says: the SHA-256 of a large file, git's SHA-1 of a small one.
+
+    True where the cache does not name files so (it needs symbolic links for that).
+    """
+    if re.fullmatch(r"[0-9a-f]{64}", file.name):
+        return digest(file) == file.name
+    if re.fullmatch(r"[0-9a-f]{40}", file.name):
+        git = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, lambda: git).hexdigest() == file.name
+    return True
 
 
 def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
@@ -119,6 +147,7 @@ def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> We
             raise MissingPackageError(
                 f"{path}: .pt weights need torch, torchvision and ultralytics ({error}), see requirements/export.in."
             ) from error
+        check_archive(path)
         try:
             model, _ = read(path)
         except Exception as error:
@@ -130,20 +159,50 @@ def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> We
     task = getattr(model, "task", None)
     if task not in ("detect", "pose"):
         raise WeightsError(f"{path}: a {task} model. Touchline serves detect models and, for the pitch, pose models.")
-    head = model.model[-1]
+    head = model.model[-1] if hasattr(model, "model") else model
     if not hasattr(head, "end2end") or not hasattr(head, "cv2"):
         raise WeightsError(f"{path}: its head {type(head).__name__} is none of YOLOv8, v10, 11 and 26.")
+    check_finite(path, ((name, value.numpy()) for name, value in model.state_dict().items()))
+    names = dict(model.names) if isinstance(model.names, Mapping) else dict(enumerate(model.names))
+    if len(names) != head.nc:
+        raise WeightsError(
+            f"{path}: it has {head.nc} classes and names for {len(names)} of them. Give the best.pt that its training "
+            "wrote."
+        )
     shape = tuple(head.kpt_shape) if task == "pose" else None
     return described(
         path=path,
         task=task,
         form="torch",
         model=model,
-        names=dict(model.names),
+        names=names,
         keypoints=shape,
         role=role,
         class_names=class_names,
     )
+
+
+def check_archive(path: Path) -> None:
+    """WeightsError if a checkpoint's checksums say that it was damaged, which torch does not look at."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        damaged = str(error)
+    if damaged:
+        raise WeightsError(f"{path}: the file is damaged ({damaged}). Copy or download it again.")
+
+
+def check_finite(path: Path, weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
+    """WeightsError if a weight is no number, as after a training that diverged."""
+    for name, values in weights:
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise WeightsError(
+                f"{path}: its weight {name} is not finite: the training diverged, or the file is damaged. "
+                "Give another checkpoint of it."
+            )
 
 
 def load_onnx(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
@@ -156,7 +215,9 @@ def load_onnx(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:
-        raise WeightsError(f"{path}: not a valid ONNX file ({str(error).strip().splitlines()[0]}).") from error
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{path}: not a valid ONNX file ({reason}). {EXPORT_AGAIN}") from error
+    check_finite(path, ((tensor.name, onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer))
     outputs = [value.name for value in model.graph.output]
     if [value.name for value in model.graph.input] == [INPUT] and outputs in ([DETECTIONS], [KEYPOINTS]):
         task: Task = "pose" if outputs == [KEYPOINTS] else "detect"
@@ -165,14 +226,16 @@ def load_onnx(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
     if not {"task", "names"} <= notes.keys():
         raise WeightsError(
             f"{path}: neither exported by Touchline nor by Ultralytics (no task and names in its metadata). "
-            "Give the .pt file, or export with `yolo export format=onnx`."
+            f"{EXPORT_AGAIN}"
         )
     if notes["task"] not in ("detect", "pose"):
         raise WeightsError(
             f"{path}: a {notes['task']} model. Touchline serves detect models and, for the pitch, pose models."
         )
     if ast.literal_eval(notes.get("args", "{}")).get("nms"):
-        raise WeightsError(f"{path}: exported with nms=True, which Touchline does itself. Export again with nms=False.")
+        raise WeightsError(
+            f"{path}: exported with nms=True, which Touchline does itself. Export it again with nms=False."
+        )
     shape = tuple(ast.literal_eval(notes["kpt_shape"])) if notes["task"] == "pose" else None
     names = ast.literal_eval(notes["names"])
     dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
@@ -212,6 +275,10 @@ def described(
             )
         return Weights(path, digest(path), task, form, model, (0,) * len(names), keypoint_dims=keypoints[1])
     ordered = [names[index] for index in sorted(names)]
+    if role == BALL_MODEL:
+        # What is said of the player's classes need not be there.
+        known = {name.strip().lower() for name in ordered}
+        class_names = {name: label for name, label in class_names.items() if name.strip().lower() in known}
     class_map = map_classes(ordered, class_names)
     if role == BALL_MODEL:
         class_map = (BALL,) if len(ordered) == 1 else tuple(label if label == BALL else IGNORED for label in class_map)

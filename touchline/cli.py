@@ -229,7 +229,7 @@ def export(  # noqa: PLR0917
             help="How overlapping boxes go: ONNX's operator, or static rounds. Default: what the target takes."
         ),
     ] = None,
-    candidates: Annotated[int, typer.Option(help="Best boxes of a frame that suppression by rounds looks at.")] = 300,
+    candidates: Annotated[int, typer.Option(help="Best boxes of a frame that suppression by rounds looks at.")] = 512,
     rounds: Annotated[int, typer.Option(help="Rounds of suppression.")] = 16,
     nms_free: Annotated[bool, typer.Option(help="Use a head that needs no suppression where there is one.")] = True,
     queue_delay_us: Annotated[
@@ -279,7 +279,7 @@ def export(  # noqa: PLR0917
             level=level,
             workspace_gib=workspace_gib,
             calibration=calibration,
-            classes=dict(pair.split("=", 1) for pair in map_class or [] if "=" in pair) or None,
+            classes=dict(_pair("--map-class", text) for text in map_class or []) or None,
         )
         export_models(sources, options, _out)
     except ExportError as error:
@@ -385,6 +385,13 @@ def _size(option: str, text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         _fail(f"{option} {text}: write height x width, as 384x640")
     return int(height), int(width)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        _fail(f"{option} {text}: write name=class, as keeper=goalkeeper")
+    return name, value
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def test_triton_serves_what_was_written_under_strict_configs(weights: dict[str, 
     """LocalTriton runs the server with automatic configs off: a wrong config.pbtxt does not load."""
     report = io.StringIO()
     options = ExportOptions("openvino", tmp_path / "models", threads=1, confidence=0.5, cpu_precision="f32")
-    export_models(weights, options, Console(file=report, width=200))
+    export_models(weights, options, Console(file=report, width=600))
     for role in weights:
         assert str(tmp_path / "models" / role / "1" / "model.onnx") in report.getvalue().replace("\n", "")
     images = frames(3)
@@ -96,7 +98,10 @@ def test_classes_are_mapped_by_name_and_unknown_ones_ignored(tmp_path: Path) -> 
         assert not (ours[ours[:, 4] > 0, 5] == 1).any()
 
 
-@pytest.mark.parametrize(("role", "family"), [("player", "yolo11n"), ("player", "yolo26n"), ("pitch", "yolov8n-pose")])
+@pytest.mark.parametrize(
+    ("role", "family"),
+    [("player", "yolo11n"), ("player", "yolo26n"), ("player", "yolov8n-p2"), ("pitch", "yolov8n-pose")],
+)
 def test_an_onnx_file_of_ultralytics_answers_as_its_weights_do(role: str, family: str, tmp_path: Path) -> None:
     from ultralytics import YOLO
 
@@ -137,6 +142,116 @@ def test_what_is_no_player_or_pitch_model(weights: dict[str, Path], tmp_path: Pa
     assert run("player", chess, "onnx", tmp_path, classes={"rook": "player"}).is_file()
 
 
+def test_checkpoints_that_are_damaged_or_incomplete(weights: dict[str, Path], tmp_path: Path) -> None:
+    import torch
+
+    whole = weights["player"].read_bytes()
+    saved = torch.load(weights["player"], weights_only=False)
+
+    def refused_with(reason: str, name: str, content: bytes | dict[str, Any] | torch.nn.Module) -> None:
+        file = tmp_path / name
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content, file)
+        with pytest.raises(WeightsError, match=rf"{re.escape(name)}: {reason}"):
+            run("player", file, "onnx", tmp_path)
+
+    def changed(change: Callable[[Any], None]) -> dict[str, Any]:
+        model = copy.deepcopy(saved["model"])
+        change(model)
+        return {"model": model, "train_args": {"task": "detect"}}
+
+    def diverged(model: Any) -> None:
+        model.model[3].conv.weight.data[0] = float("nan")
+
+    def renamed(model: Any) -> None:
+        model.names = {0: "ball", 1: "player"}
+
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes(value ^ 255 for value in whole[middle : middle + 64]) + whole[middle + 64 :]
+    refused_with("the file is damaged .* Copy or download it again", "flipped.pt", flipped)
+    refused_with("not a checkpoint that Ultralytics can load .* truncated", "half.pt", whole[:middle])
+    refused_with("not a checkpoint that Ultralytics can load", "state.pt", saved["model"].state_dict())
+    refused_with("its head Sequential is none of", "bare.pt", saved["model"])
+    refused_with(r"its weight model\.3\.conv\.weight is not finite", "diverged.pt", changed(diverged))
+    refused_with("it has 4 classes and names for 2 of them", "names.pt", changed(renamed))
+
+
+def test_what_ultralytics_takes_too(weights: dict[str, Path], tmp_path: Path) -> None:
+    """Full precision, a checkpoint of a training with its average beside it, names as a list."""
+    import torch
+
+    model = torch.load(weights["player"], weights_only=False)["model"]
+    expected = run("player", weights["player"], "onnx", tmp_path / "a").read_bytes()
+    other = copy.deepcopy(model)
+    other.model[0].conv.weight.data *= 2
+    listed = copy.deepcopy(model).float()
+    listed.names = list(NAMES.values())
+    for name, content in (("average", {"model": other, "ema": model}), ("listed", {"model": listed})):
+        torch.save({**content, "train_args": {"task": "detect"}}, tmp_path / f"{name}.pt")
+        assert run("player", tmp_path / f"{name}.pt", "onnx", tmp_path / name).read_bytes() == expected, name
+
+
+def test_onnx_files_that_do_not_fit(tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    source = checkpoint("yolo11n", tmp_path / "player.pt")
+    raw = YOLO(source).export(format="onnx", dynamic=True, simplify=False, imgsz=list(SIZE), opset=17, verbose=False)
+
+    def refused_with(reason: str, change: Callable[[onnx.ModelProto], None]) -> None:
+        model = onnx.load(raw)
+        change(model)
+        onnx.save(model, tmp_path / "changed.onnx")
+        with pytest.raises(WeightsError, match=rf"changed\.onnx: {reason}"):
+            run("player", tmp_path / "changed.onnx", "onnx", tmp_path)
+
+    def suppressed(model: onnx.ModelProto) -> None:
+        (entry,) = (entry for entry in model.metadata_props if entry.key == "args")
+        entry.value = entry.value.replace("}", ", 'nms': True}")
+
+    def fixed(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+    def larger(model: onnx.ModelProto) -> None:
+        for place, side in ((2, 320), (3, 512)):
+            model.graph.input[0].type.tensor_type.shape.dim[place].dim_value = side
+
+    def half(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+
+    def unknown(model: onnx.ModelProto) -> None:
+        del model.metadata_props[:]
+
+    def diverged(model: onnx.ModelProto) -> None:
+        weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+        values = onnx.numpy_helper.to_array(weight) * np.float32("nan")
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+    refused_with("exported with nms=True, which Touchline does itself. Export it again with nms=False", suppressed)
+    refused_with(r"its batch is fixed to 4\. Export it again with `dynamic=True`, or give the \.pt", fixed)
+    refused_with("made for 320x512 pixels. Say --imgsz 320x512 or give the .pt", larger)
+    refused_with("its input is not FP32. Export it again with half=False", half)
+    refused_with("neither exported by Touchline nor by Ultralytics .* Give the .pt file, or export it again", unknown)
+    refused_with("its weight .* is not finite", diverged)
+    (tmp_path / "cut.onnx").write_bytes(Path(raw).read_bytes()[:100_000])
+    with pytest.raises(
+        WeightsError, match=r"cut\.onnx: not a valid ONNX file .* Give the \.pt file, or export it again"
+    ):
+        run("player", tmp_path / "cut.onnx", "onnx", tmp_path)
+
+
+def test_a_size_that_the_strides_of_the_network_do_not_divide(tmp_path: Path) -> None:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel("yolov8n-p6.yaml", nc=4, verbose=False)
+    model.names, model.task = NAMES, "detect"
+    torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "p6.pt")
+    with pytest.raises(WeightsError, match=r"p6\.pt: a network of stride 64 cannot .* 736x1280\. Say --imgsz 768x1280"):
+        run("player", tmp_path / "p6.pt", "onnx", tmp_path, size=(736, 1280))
+
+
 def test_a_segment_model_is_refused(tmp_path: Path) -> None:
     import torch
     from ultralytics.nn.tasks import SegmentationModel
@@ -155,6 +270,13 @@ def test_options_that_make_no_sense(tmp_path: Path) -> None:
         ExportOptions("onnx", tmp_path, precision="int8")
     with pytest.raises(ExportError, match="--opt-batch 16 must lie between 1 and --max-batch 8"):
         ExportOptions("tensorrt", tmp_path, max_batch=8)
+    with pytest.raises(ExportError, match=r"--iou 1\.5 must lie between 0 and 1"):
+        ExportOptions("onnx", tmp_path, iou=1.5)
+    with pytest.raises(ExportError, match="--max-detections 0 must lie between 1 and 3840"):
+        ExportOptions("onnx", tmp_path, max_detections=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match=r"--out .*file: there is a file of this name"):
+        ExportOptions("onnx", tmp_path / "file")
     with pytest.raises(ExportError, match="nothing to export"):
         export_models({}, ExportOptions("onnx", tmp_path))
 
@@ -222,7 +344,7 @@ def test_the_table_says_how_near_to_fp32_it_is(weights: dict[str, Path], tmp_pat
         {"player": weights["player"]}, ExportOptions("onnx", tmp_path), Console(file=report, width=200)
     )
     assert "parity" in report.getvalue() and done.parity in report.getvalue()
-    assert re.fullmatch(r"\d+\.\d\d px, \d\.\d{3}(, \d+ of \d+ lost)?|nothing seen", done.parity)
+    assert re.fullmatch(r"\d+\.\d\d px, \d\.\d{3}(, \d+ of \d+ swapped)?(, \d+ of \d+ lost)?|nothing seen", done.parity)
     (again,) = export_models({"player": done.file}, ExportOptions("openvino", tmp_path), Console(file=report))
     assert again.parity == "as given"
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.frames import parity_frames
 from export.half_emulation import half_emulated
-from export.parity import Parity, compare, compare_boxes, compare_keypoints, session
+from export.parity import Parity, answers, compare, compare_boxes, compare_keypoints, session, with_candidates
 from export.precision import cast_at_once, edge_nodes, half_computed, network_nodes
 from tests.export.tensorrt_operators import refused
 
@@ -32,6 +32,7 @@ def test_fp16_keeps_what_the_bundled_models_see(name: str) -> None:
     print(f"{name}: {parity} of {parity.seen} seen")
     assert parity.seen > 80
     assert parity.lost == 0
+    assert parity.swapped <= 0.02 * parity.seen
     assert parity.pixels < 1
     assert parity.score < 0.01
     assert parity.pixels > 0.002, "an engine that leaves the rounding out would see no difference"
@@ -126,6 +127,35 @@ def test_boxes_are_compared_with_the_nearest_of_their_class() -> None:
     assert (gone.seen, gone.lost) == (3, 2)
     assert str(gone) == "0.00 px, 0.000, 2 of 3 lost"
     assert compare_boxes(whole, np.full_like(whole, np.nan), 0.3).lost == 3, "an overflow loses everything"
+
+
+def test_a_tie_that_falls_the_other_way_is_a_swap_and_no_shift() -> None:
+    """Two boxes on one object, 0.0002 apart in score: FP16 keeps the other one, but has the first one too."""
+    first, second = (10, 10, 50, 90, 0.6001, 2), (14, 12, 53, 95, 0.5999, 2)
+    alone = (200, 10, 240, 90, 0.6, 2)
+    whole, other = boxes(first, alone), boxes(second, alone)
+    candidates = boxes(second, (10.02, 10, 50, 90, 0.5998, 2), alone, (200, 10, 240, 90, 0.2, 2))
+    parity = compare_boxes(whole, other, 0.3, candidates)
+    assert (parity.seen, parity.swapped, parity.lost) == (2, 1, 0)
+    assert (parity.pixels, parity.score) == (pytest.approx(0.02, abs=1e-4), pytest.approx(0.0003, abs=1e-5))
+    assert str(parity) == "0.02 px, 0.000, 1 of 2 swapped"
+    moved = compare_boxes(whole, other, 0.3, boxes(second, alone))
+    assert (moved.pixels, moved.swapped) == (5, 0), "a box that is nowhere in the other form has moved"
+    weaker = compare_boxes(whole, other, 0.3, boxes(second, (*first[:4], 0.5, 2), alone))
+    assert weaker.swapped == 0, "nor is a box the same whose score fell"
+
+
+def test_boxes_before_suppression_are_found_in_the_bundled_player() -> None:
+    """Every box of the answer is one of them, and there are more of them than answers."""
+    model = onnx.load(BUNDLED["player"])
+    height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
+    ((rows, candidates),) = answers(with_candidates(model), parity_frames(None, (height, width))[:1])
+    kept = rows[rows[:, 4] > 0]
+    assert len(kept) > 3 and (candidates[:, 4] > kept[:, 4].min()).sum() > len(kept)
+    for row in kept:
+        assert np.abs(candidates - row).max(axis=1).min() == 0
+    pitch = onnx.load(BUNDLED["pitch"])
+    assert with_candidates(pitch) is pitch
 
 
 def test_keypoints_are_compared_with_themselves() -> None:

@@ -44,6 +44,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         (["export", "nowhere.pt", "--target", "openvino"], "nowhere.pt"),
         (["export", "--target", "openvino"], "nothing to export"),
         (["export", "nowhere.pt", "--imgsz", "640"], "384x640"),
+        (["export", "nowhere.pt", "--map-class", "keeper"], "keeper=goalkeeper"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
