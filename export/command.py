@@ -218,8 +218,8 @@ def export_model(role: str, source: str | Path, options: ExportOptions) -> Itera
 
 
 def taken_as_it_is(weights: Weights, options: ExportOptions) -> bool:
-    """Whether the file is a finished model of the contract already, which only TensorRT wants otherwise."""
-    return weights.form == "exported" and options.target != "tensorrt"
+    """Whether the file is a finished model of the contract already, and neither target nor flag want it otherwise."""
+    return weights.form == "exported" and options.target != "tensorrt" and options.precision is None
 
 
 def place(

@@ -6,6 +6,7 @@ The same file builds on 10.12 to 10.16 with STRONGLY_TYPED. Inputs and outputs k
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -227,18 +228,22 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -
     with tempfile.TemporaryDirectory() as folder:
         whole, quantized = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, whole)
-        quantize_static(
-            whole,
-            quantized,
-            Frames(),
-            quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=convolutions,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        )
+        logging.disable(logging.WARNING)  # it asks for a preparation that this graph has had
+        try:
+            quantize_static(
+                whole,
+                quantized,
+                Frames(),
+                quant_format=QuantFormat.QDQ,
+                nodes_to_quantize=convolutions,
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return checked(tidy(onnx.load(quantized)))
 
 

@@ -118,6 +118,15 @@ def test_an_exported_file_is_taken_as_it_is(weights: dict[str, Path], tmp_path: 
     file = run("player", weights["player"], "onnx", tmp_path / "a")
     again = run("player", file, "openvino", tmp_path / "b")
     assert again.read_bytes() == file.read_bytes()
+    images = tmp_path / "images"
+    images.mkdir()
+    for index, frame in enumerate(frames(2)):
+        cv2.imwrite(str(images / f"{index}.png"), frame)
+    options = ExportOptions("openvino", tmp_path / "d", precision="int8", calibration=images, parity_images=images)
+    (*_, done) = export_model("player", file, options)
+    assert done.precision == "int8" and " px, " in done.parity, "unless it is to be otherwise"
+    assert b"QuantizeLinear" in done.file.read_bytes() and b"QuantizeLinear" not in file.read_bytes()
+    assert run_onnxruntime(done.file, frames(1))[..., 4].any()
     with pytest.raises(WeightsError, match=r"player\.onnx: a detect model cannot be the pitch model"):
         run("pitch", file, "onnx", tmp_path / "c")
 
