@@ -84,7 +84,7 @@ def hub() -> Iterator[Hub]:
     served.server.server_close()
 
 
-def fetch(hub: Hub, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def fetch(hub: Hub, name: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """What the exporter does with a name, in a process of its own: the hub's address is read at import."""
     code = (
         "import sys; from export.errors import ExportError; from export.weights import local_file\n"
@@ -97,6 +97,7 @@ def fetch(hub: Hub, name: str, folder: Path) -> subprocess.CompletedProcess[str]
         "HF_HOME": str(folder),
         "HF_HUB_DISABLE_XET": "1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
+        **more,
     }
     command = [sys.executable, "-c", code, name]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -135,7 +136,9 @@ def test_what_the_hub_does_not_have(name: str, hub: Hub, tmp_path: Path) -> None
     assert "Check name, network, HF_TOKEN." in got.stderr
 
 
-def test_no_network(hub: Hub, tmp_path: Path) -> None:
-    hub.server.server_port = 9  # nobody answers there
-    got = fetch(hub, "club/eleven:best.pt", tmp_path)
+def test_without_the_hub_what_is_there_already_is_taken(hub: Hub, tmp_path: Path) -> None:
+    assert fetch(hub, "club/eleven:weights/small.onnx", tmp_path).returncode == 0
+    got = fetch(hub, "club/eleven:weights/small.onnx", tmp_path, HF_HUB_OFFLINE="1")
+    assert Path(got.stdout.strip()).read_bytes() == SMALL, got.stderr
+    got = fetch(hub, "club/eleven:best.pt", tmp_path, HF_HUB_OFFLINE="1")
     assert got.returncode == 1 and "club/eleven:best.pt: the hub does not give this file (" in got.stderr
