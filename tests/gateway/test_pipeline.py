@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ import tritonclient.grpc as grpcclient
 
 from gateway.pipeline import paced_stride
 from gateway.protocol.models import FRAMES_A_PIECE
-from tests.support.gateway import Traces, error_of, regions, running_gateway, settled
+from tests.support.gateway import Traces, error_of, region_of, running_gateway, settled
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_audio, make_video
 from touchline.local_triton import LocalTriton
@@ -237,10 +238,10 @@ async def test_triton_down_at_start(videos: dict[str, str], tmp_path: Path) -> N
 
 async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path) -> None:
     models = write_quick_models(tmp_path / "models", delay_s=0.02)
-    known_regions = regions()
     with LocalTriton(models, log=tmp_path / "triton.log") as triton:
         triton.wait_ready()
         async with running_gateway(tmp_path, triton.grpc_url) as gateway:
+            region = region_of(os.getpid())
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(videos["long"]))
             while gateway.service._in_progress == 0 or gateway.service._pipeline.pool.free_count == before.free_slots:
@@ -255,7 +256,7 @@ async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path
             triton.start()
             await gateway.until_ready()
             assert (await gateway.challenge(videos["fine"])).status_code == 200
-        assert regions() == known_regions
+        assert not region.exists()
 
 
 async def test_the_stride_grows_when_time_runs_out(videos: dict[str, str], tmp_path: Path) -> None:
@@ -335,14 +336,13 @@ async def test_one_too_many(
 async def test_the_region_is_unlinked_and_unregistered_when_the_gateway_ends(
     videos: dict[str, str], quick_triton: LocalTriton, tmp_path: Path
 ) -> None:
-    known_regions = regions()
     client = grpcclient.InferenceServerClient(quick_triton.grpc_url)
     known_to_triton = set(client.get_system_shared_memory_status().regions)
     async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
-        assert len(regions() - known_regions) == 1
+        region = region_of(os.getpid())
         assert len(set(client.get_system_shared_memory_status().regions) - known_to_triton) == 1
         await gateway.challenge(videos["fine"])
-    assert regions() == known_regions
+    assert not region.exists()
     assert set(client.get_system_shared_memory_status().regions) == known_to_triton
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -103,9 +104,11 @@ async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.
     return Traces.of(gateway)
 
 
-def regions() -> set[str]:
-    """Shared-memory regions of gateways."""
-    return {path.name for path in Path("/dev/shm").glob("touchline-*") if "triton" not in path.name}
+def region_of(pid: int) -> Path:
+    """The shared-memory region of the gateway in process `pid`."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    (region,) = set(re.findall(r" (/dev/shm/touchline-[0-9a-f]{8})$", maps, re.M))
+    return Path(region)
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:
