@@ -25,6 +25,13 @@ _log = logging.getLogger(__name__)
 _OUTPUTS = {PLAYER_MODEL: DETECTIONS, PITCH_MODEL: KEYPOINTS, BALL_MODEL: DETECTIONS}
 _REQUIRED = (PLAYER_MODEL, PITCH_MODEL)
 _UNREGISTER_ATTEMPTS = 10
+_CHANNEL = [
+    # As the client's own defaults: no limit.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC waits up to two minutes between attempts to connect, and so long a Triton that came back would not be used.
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 _REGION_GONE = "unable to find shared memory region"
 
 
@@ -68,7 +75,7 @@ class Triton:
         self.address = address
         self._shared_memory = shared_memory
         self._timeout_s = timeout_s
-        self._client = grpcclient.InferenceServerClient(address)
+        self._client = grpcclient.InferenceServerClient(address, channel_args=_CHANNEL)
         self._registering = asyncio.Lock()
         self._pool: SlotPool | None = None
         self.transport: Transport = "bytes"

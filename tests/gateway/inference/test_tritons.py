@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.inference.triton import ServedModels
+from gateway.inference.triton import ServedModels, Triton
 from gateway.settings import Settings
 from tests.support.gateway import RunningGateway, Traces, error_of, region_of, running_gateway, settled
 from tests.support.quick_models import write_quick_models
@@ -186,6 +186,24 @@ async def test_one_here_and_one_elsewhere(elsewhere: Callable[[], None], video: 
                     while "shared memory" not in (said := (await states(gateway))[there.grpc_url]):
                         await asyncio.sleep(0.05)
                 assert there.grpc_url in said
+
+
+async def test_one_that_was_long_away_is_tried_often() -> None:
+    """gRPC's own pause between attempts grows to two minutes."""
+    attempts = 0
+
+    async def refuse(_: asyncio.StreamReader, connection: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        connection.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Triton(address, shared_memory="off", timeout_s=1) as triton, asyncio.timeout(60):
+            # The tenth attempt would come after about 110 s.
+            while attempts < 10:
+                assert not await triton.is_ready()
+                await asyncio.sleep(0.05)
 
 
 async def test_both_die_in_the_middle(video: str, tmp_path: Path) -> None:
