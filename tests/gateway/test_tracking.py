@@ -93,6 +93,13 @@ def test_a_short_gap_is_filled_and_a_long_one_is_not() -> None:
         assert bool(rows_of(finish(tracking, 7 + gap), 4 + gap // 2)) is expected
 
 
+def test_frames_between_two_inferred_ones_are_filled_however_many_they_are() -> None:
+    tracking = tracker(stride=20)
+    for frame in (0, 20, 40):
+        tracking.update(frame, detections((100, 50, 0.9, 2)))
+    assert all(rows_of(finish(tracking, 41), frame) for frame in range(41))
+
+
 def test_the_ball_comes_first_and_is_the_best_one() -> None:
     tracking = tracker()
     for frame in (0, 2, 4):
