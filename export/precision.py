@@ -181,9 +181,15 @@ def edge_nodes(model: ModelProto) -> set[str]:
     inside = network_nodes(model)
     nodes = [node for node in model.graph.node if node.name in inside]
     second = [place for place, node in enumerate(nodes) if node.op_type == "Conv"][1:2]
-    found = {node.name for node in nodes[: second[0]]} if second else set[str]()
+    return last_nodes(model) | ({node.name for node in nodes[: second[0]]} if second else set())
+
+
+def last_nodes(model: ModelProto) -> set[str]:
+    """Names of the nodes of the network from the last convolution of every branch on."""
+    inside = network_nodes(model)
+    found: set[str] = set()
     ahead: dict[str, int] = {}
-    for node in reversed(nodes):
+    for node in reversed([node for node in model.graph.node if node.name in inside]):
         after = max((ahead.get(name, 0) for name in node.output), default=0) + (node.op_type == "Conv")
         if after <= 1:
             found.add(node.name)
@@ -203,10 +209,17 @@ def float_values(model: ModelProto) -> set[str]:
     return found | {tensor.name for tensor in model.graph.initializer if tensor.data_type == FLOAT_TYPE}
 
 
-def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -> ModelProto:
+def is_quantized(model: ModelProto) -> bool:
+    """Whether some of it is INT8 already."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]], *, symmetric: bool = True) -> ModelProto:
     """The model with its convolutions in INT8 by Q/DQ nodes, ranges taken from calibration frames uint8 [n, H, W, 3].
 
-    Symmetric, weights per channel, as TensorRT wants it. Decoding and suppression stay FP32.
+    Weights per channel. `symmetric` ranges of activations are what TensorRT takes; from the least to the largest value
+    they waste nothing on what SiLU never gives, under -0.28. The last convolution of every branch, decoding and
+    suppression stay FP32: they cost nothing. What each is worth on real matches stands in training/MODEL_CARD.md.
     """
     try:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -223,8 +236,8 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -
             return None if batch is None else {model.graph.input[0].name: batch}
 
     model = whole_weights(model)
-    inside = network_nodes(model)
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inside]
+    inner = network_nodes(model) - last_nodes(model)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inner]
     with tempfile.TemporaryDirectory() as folder:
         whole, quantized = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, whole)
@@ -237,10 +250,10 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]]) -
                 quant_format=QuantFormat.QDQ,
                 nodes_to_quantize=convolutions,
                 per_channel=True,
-                activation_type=QuantType.QInt8,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
             )
         finally:
             logging.disable(logging.NOTSET)

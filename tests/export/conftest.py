@@ -19,6 +19,7 @@ if not importlib.util.find_spec("torch"):
     collect_ignore = [
         "test_suppression.py",
         "test_parity.py",
+        "test_half.py",
         "test_command.py",
         "test_precision.py",
         "test_rescale.py",

@@ -1,7 +1,8 @@
-"""FP16 keeps what the bundled models see, with every value rounded as FP16 arithmetic rounds it; needs no torch."""
+"""FP16 keeps what the bundled models see, with every value rounded as FP16 arithmetic rounds it."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from rich.console import Console
 
+from export.command import ExportOptions, export_models
 from export.frames import parity_frames
 from export.half_emulation import half_emulated
 from export.parity import Parity, answers, compare, compare_boxes, compare_keypoints, session, with_candidates
@@ -17,13 +20,22 @@ from export.precision import cast_at_once, edge_nodes, half_computed, network_no
 from tests.export.tensorrt_operators import refused
 
 PROJECT = Path(__file__).parents[2]
-BUNDLED = {name: PROJECT / "model_repository" / name / "1" / "model.onnx" for name in ("player", "pitch")}
+BUNDLED = ("player", "pitch")
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled models before INT8, as an ONNX file for the CPU each."""
+    out = tmp_path_factory.mktemp("bundled")
+    options = ExportOptions("openvino", out, size=(576, 1024), confidence=0.01)
+    (player,) = export_models({"player": PROJECT / "weights" / "player.pt"}, options, Console(file=io.StringIO()))
+    return {"player": player.file, "pitch": PROJECT / "model_repository" / "pitch" / "1" / "model.onnx"}
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_fp16_keeps_what_the_bundled_models_see(name: str) -> None:
+def test_fp16_keeps_what_the_bundled_models_see(name: str, bundled: dict[str, Path]) -> None:
     """Every box over 0.3 within 1 px and 0.01 of FP32, every keypoint over 0.3 within 1 px."""
-    model = onnx.load(BUNDLED[name])
+    model = onnx.load(bundled[name])
     height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
     parity = Parity()
     for seed in (0, 1):
@@ -39,9 +51,9 @@ def test_fp16_keeps_what_the_bundled_models_see(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_frames_are_cast_before_anything_else(name: str) -> None:
+def test_frames_are_cast_before_anything_else(name: str, bundled: dict[str, Path]) -> None:
     """TensorRT takes UINT8 into a Cast only."""
-    model = onnx.load(BUNDLED[name])
+    model = onnx.load(bundled[name])
     moved = cast_at_once(model)
     frames = model.graph.input[0].name
     assert [node.op_type for node in model.graph.node if frames in node.input] == ["Transpose"], (
@@ -56,8 +68,8 @@ def test_frames_are_cast_before_anything_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_operator_is_one_that_tensorrt_takes(name: str) -> None:
-    model = onnx.load(BUNDLED[name])
+def test_every_operator_is_one_that_tensorrt_takes(name: str, bundled: dict[str, Path]) -> None:
+    model = onnx.load(bundled[name])
     assert "Transpose of UINT8" in refused(model), "what cast_at_once is for"
     # That one is for CPUs: the exporter replaces it, which takes torch.
     assert set(refused(half_computed(cast_at_once(model)))) <= {"NonMaxSuppression of FLOAT"}
@@ -101,8 +113,8 @@ def test_onnxruntime_alone_does_not_round() -> None:
     assert run(model, values) == 1, "then half_emulated is no longer needed on this CPU"
 
 
-def test_pixels_are_counted_in_fp32_and_the_first_and_last_convolutions_are_too() -> None:
-    model = half_computed(onnx.load(BUNDLED["player"]))
+def test_pixels_are_counted_in_fp32_and_the_first_and_last_convolutions_are_too(bundled: dict[str, Path]) -> None:
+    model = half_computed(onnx.load(bundled["player"]))
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     inside, edges = network_nodes(model), edge_nodes(model)
     assert sum(node.op_type == "Conv" for node in model.graph.node if node.name in edges) == 7, "one, and two a scale"
@@ -146,16 +158,16 @@ def test_a_tie_that_falls_the_other_way_is_a_swap_and_no_shift() -> None:
     assert weaker.swapped == 0, "nor is a box the same whose score fell"
 
 
-def test_boxes_before_suppression_are_found_in_the_bundled_player() -> None:
+def test_boxes_before_suppression_are_found_in_the_bundled_player(bundled: dict[str, Path]) -> None:
     """Every box of the answer is one of them, and there are more of them than answers."""
-    model = onnx.load(BUNDLED["player"])
+    model = onnx.load(bundled["player"])
     height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
     ((rows, candidates),) = answers(with_candidates(model), parity_frames(None, (height, width))[:1])
     kept = rows[rows[:, 4] > 0]
     assert len(kept) > 3 and (candidates[:, 4] > kept[:, 4].min()).sum() > len(kept)
     for row in kept:
         assert np.abs(candidates - row).max(axis=1).min() == 0
-    pitch = onnx.load(BUNDLED["pitch"])
+    pitch = onnx.load(bundled["pitch"])
     assert with_candidates(pitch) is pitch
 
 

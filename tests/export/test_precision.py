@@ -13,7 +13,16 @@ from onnx import ModelProto, TensorProto
 
 from export.command import ExportOptions, export_model
 from export.half_emulation import half_emulated
-from export.precision import cast_at_once, edge_nodes, half_computed, half_stored, int8_quantized, network_nodes
+from export.precision import (
+    cast_at_once,
+    edge_nodes,
+    half_computed,
+    half_stored,
+    int8_quantized,
+    is_quantized,
+    last_nodes,
+    network_nodes,
+)
 from tests.export.networks import checkpoint, frames, run_onnxruntime
 from tests.export.tensorrt_operators import refused
 
@@ -94,16 +103,20 @@ def test_pixels_are_counted_in_fp32(exported: Path) -> None:
         assert node.op_type != "Conv" or node.name not in inside or kinds == wanted, node.name
 
 
-def test_int8_quantizes_the_convolutions_symmetrically(exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_int8_quantizes_the_convolutions_but_the_last_ones(symmetric: bool, exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     calibration = (frame[None] for frame in frames(6, seed=3))
-    quantized = int8_quantized(model, calibration)
+    quantized = int8_quantized(model, calibration, symmetric=symmetric)
+    assert is_quantized(quantized) and not is_quantized(model)
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
     pairs = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     assert len(pairs) > 30
-    assert all(not constants[node.input[2]].any() for node in pairs), "TensorRT takes no zero points but 0"
+    without_zero_point = all(not constants[node.input[2]].any() for node in pairs)
+    assert without_zero_point is symmetric, "TensorRT takes no zero points but 0"
     makers = {name: node for node in quantized.graph.node for name in node.output}
-    plain = [node for node in model.graph.node if node.op_type == "Conv" and node.name in network_nodes(model)]
+    inner = network_nodes(model) - last_nodes(model)
+    plain = [node for node in model.graph.node if node.op_type == "Conv" and node.name in inner]
     fed = [
         node
         for node in quantized.graph.node
