@@ -80,6 +80,8 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # A shell that runs the tests in the background has them, and so the demo, ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     started: set[int] = set()
     deadline = time.monotonic() + 120
