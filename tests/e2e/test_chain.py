@@ -75,13 +75,12 @@ def _share(value: str) -> float:
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     """The demo is interrupted while its servers run: no process, no region, no folder stays."""
     demo = subprocess.Popen(
-        [sys.executable, "-m", "demo"],
+        # A shell that runs the tests in the background has them, and so the demo, ignore the signal.
+        ["env", "--default-signal=INT", sys.executable, "-m", "demo"],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        # A shell that runs the tests in the background has them, and so the demo, ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     started: set[int] = set()
     deadline = time.monotonic() + 120
