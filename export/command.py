@@ -262,8 +262,13 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
             f"{pitch_size[0]}x{pitch_size[1]}, or leave that out."
         )
     if weights.form == "exported":
-        if not taken_as_it_is(weights, options):
-            refuse_quantized(weights.path)
+        from export.precision import is_quantized
+
+        if is_quantized(weights.model) and not taken_as_it_is(weights, options):
+            raise WeightsError(
+                f"{weights.path}: is INT8 already, and nothing else can be made of it. Give the .pt it was made from, "
+                "or leave --precision out to serve it on a CPU as it is."
+            )
         path.write_bytes(weights.path.read_bytes())
         return
     try:
@@ -274,19 +279,6 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
         ) from error
     with quiet_ultralytics():
         compose.contract_model(weights, path, options.size, options.thresholds, pitch_size)
-
-
-def refuse_quantized(path: Path) -> None:
-    """WeightsError for an ONNX file that is INT8: its FP32 form, which other precisions are made from, is gone."""
-    import onnx
-
-    from export.precision import is_quantized
-
-    if is_quantized(onnx.load(path)):
-        raise WeightsError(
-            f"{path}: is INT8 already, and nothing else can be made of it. Give the .pt it was made from, or leave "
-            "--precision out to serve it on a CPU as it is."
-        )
 
 
 def make_shapes_static(weights: Weights, path: Path, options: ExportOptions) -> bool:
