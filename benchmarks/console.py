@@ -19,6 +19,7 @@ from benchmarks.common import (
     parser,
     report,
     scratch,
+    served_size,
     spread,
     take_cores,
 )
@@ -40,7 +41,7 @@ def main() -> None:
     with ExitStack() as stack:
         directory = stack.enter_context(scratch())
         quick = arguments.engine == "quick"
-        repository = write_quick_engine(directory / "models") if quick else DEFAULT_REPOSITORY
+        repository = write_quick_engine(directory / "models", served_size()) if quick else DEFAULT_REPOSITORY
         # Two gateways on one Triton, asked in turn.
         settings = {**NO_LIMITS, "ANSWER_CACHE_S": "0"}
         chain = stack.enter_context(local_chain(repository=repository, settings=settings))
