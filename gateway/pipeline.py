@@ -191,7 +191,8 @@ class Pipeline:
             frame_stride=self.settings.frame_stride,
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
-            threads=len(os.sched_getaffinity(0)),
+            # One more than there are cores: while one waits for a frame that another decodes, its core has work.
+            threads=len(os.sched_getaffinity(0)) + 1,
             nvdec=self._nvdec,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from typing import Final, Literal
 
 import av
@@ -61,17 +62,43 @@ def decode(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     context: av.codec.context.CodecContext | None,
-) -> Iterator[av.VideoFrame]:
+    wanted: Callable[[int], bool],
+) -> Iterator[av.VideoFrame | None]:
     """All frames that can be decoded, in presentation order, by `context` or the stream's own decoder.
 
-    A damaged packet costs its frames, as it does in a validator's own decoder.
+    The stream's own decoder leaves out what `wanted`, given a frame number, does not want and no other frame is
+    predicted from (half of all B-frames at a stride of 2): None stands in its place. A damaged packet costs its frames,
+    as it does in a validator's own decoder.
     """
+    number_of = None if context is not None else _numbering(stream)
+    left_out: list[int] = []
+    """A heap of timestamps: packets whose frames were not wanted, and have not come out."""
+    begun = False
     for packet in container.demux(stream):
+        # What comes before the first picture may be undecodable, or cut away by an edit list, and has no number.
+        if number_of is not None and begun and packet.pts is not None and not packet.is_discard:
+            due = wanted(number_of(packet.pts))
+            stream.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
+            if not due:
+                heappush(left_out, packet.pts)
         try:
-            if context is None:
-                yield from packet.decode()
-            else:
-                # The demuxer ends with an empty packet; a decoder of its own is flushed by None.
-                yield from context.decode(packet if packet.size else None)
+            # The demuxer ends with an empty packet; a decoder of its own is flushed by None.
+            frames = packet.decode() if context is None else context.decode(packet if packet.size else None)
         except av.InvalidDataError:
             continue
+        for frame in frames:
+            while left_out and frame.pts is not None and left_out[0] <= frame.pts:
+                if heappop(left_out) < frame.pts:
+                    yield None
+            yield frame
+            begun = True
+    yield from [None] * len(left_out)
+
+
+def _numbering(stream: av.video.stream.VideoStream) -> Callable[[int], int] | None:
+    """From a timestamp to a frame number, at the rate that the header tells; None when it does not tell enough."""
+    rate, base, start = stream.average_rate, stream.time_base, stream.start_time
+    if not rate or not base or start is None or not stream.frames:
+        return None
+    rate_of_base = float(base * rate)
+    return lambda pts: round((pts - start) * rate_of_base)

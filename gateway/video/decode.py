@@ -99,7 +99,8 @@ class Decoder:
             self._letterbox = Letterbox(source.width, source.height, *self._size)
             self._scaler = Scaler(*self._letterbox.content_size)
             context = nvdec_context(stream, *self._letterbox.content_size) if self._nvdec else None
-            self._samples = self._sample(decode(self._container, stream, context))
+            self._last = stream.frames - 1
+            self._samples = self._sample(decode(self._container, stream, context, self._is_due))
             self._pending = next(self._samples, None)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cause(error) from error
@@ -137,21 +138,27 @@ class Decoder:
     ) -> None:
         self.close()
 
-    def _sample(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _is_due(self, number: int) -> bool:
         """Every FRAME_STRIDE-th frame and the last one, which spares the end of the video an extrapolation."""
-        frame: av.VideoFrame | None = None
-        number, sampled = -1, -self.frame_stride
+        return number % self.frame_stride == 0 or number == self._last
+
+    def _sample(self, frames: Iterator[av.VideoFrame | None]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frames that are due, or where one is missing, because the stride has grown, the next one."""
+        latest: tuple[int, av.VideoFrame] | None = None
+        sampled = -self.frame_stride
         for number, frame in enumerate(frames):
             if self._stopped.is_set():
                 raise DecodingStopped
             if number >= self._max_frames:
                 raise BadVideo(f"the video has more than MAX_VIDEO_FRAMES ({self._max_frames}) frames")
             self.frame_count = number + 1
-            if number - sampled >= self.frame_stride:
-                sampled = number
-                yield number, frame
-        if frame is not None and number != sampled:
-            yield number, frame
+            if frame is not None:
+                latest = number, frame
+                if number - sampled >= self.frame_stride:
+                    sampled = number
+                    yield latest
+        if latest is not None and latest[0] != sampled:
+            yield latest
 
     def _fill(self, slot: Frames) -> FilledSlot:
         pitch_numbers: list[int] = []

@@ -8,6 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 
+_ENCODING = {
+    "libx264": {"crf": "20", "preset": "ultrafast", "bf": "2"},
+    "libx265": {"preset": "ultrafast", "x265-params": "bframes=3:log-level=error"},
+    "mpeg4": {"bf": "2"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+}
+
 
 def frame_image(number: int, width: int, height: int) -> np.ndarray:
     """uint8 RGB [H, W, 3]: the number as 10 bright or dark columns, lowest bit left."""
@@ -25,18 +32,23 @@ def read_number(image: np.ndarray) -> int:
 
 
 def make_video(
-    path: Path, frames: int, *, width: int = 320, height: int = 180, fps: int = 25, faststart: bool = True
+    path: Path,
+    frames: int,
+    *,
+    width: int = 320,
+    height: int = 180,
+    fps: Fraction | int = 25,
+    faststart: bool = True,
+    codec: str = "libx264",
 ) -> Path:
-    """A video whose frame n shows frame_image(n)."""
+    """A video whose frame n shows frame_image(n), with B-frames where the codec has them."""
     options = {"movflags": "faststart"} if faststart else {}
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "20", "preset": "ultrafast", "g": "25", "bf": "2"}
-        )
+        stream = container.add_stream(codec, rate=fps, options={"g": "25", **_ENCODING.get(codec, {})})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(frame_image(number, width, height), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, fps)
+            frame.pts, frame.time_base = number, 1 / Fraction(fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from gateway.errors import BadVideo, DownloadFailed, StartupError
 from gateway.video import codec
 from gateway.video import decode as decode_module
+from gateway.video.codec import decode
 from gateway.video.decode import Decoder, DecodingStopped
 from gateway.video.download import GrowingFile
 from tests.support.videos import make_video, read_number
@@ -67,6 +69,35 @@ def test_each_picture_has_its_number(
         assert [number % pitch_stride == 0 or number == frames - 1 for number in slot] == [
             index < pitch_count for index in range(len(slot))
         ]
+
+
+@pytest.mark.parametrize("fps", [25, Fraction(30000, 1001)])
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [("libx264", "mp4"), ("libx264", "mkv"), ("libx265", "mp4"), ("mpeg4", "mp4"), ("libvpx-vp9", "webm")],
+)
+def test_each_picture_has_its_number_in_other_formats_too(
+    codec: str, container: str, fps: Fraction | int, tmp_path: Path
+) -> None:
+    video = make_video(tmp_path / f"v.{container}", 60, codec=codec, fps=fps)
+    for slot, _, seen in decode_all(video, 8, frame_stride=3):
+        assert seen == slot
+        assert all(number % 3 == 0 or number == 59 for number in slot)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_no_frame_needs_is_not_decoded(threads: int, tmp_path: Path) -> None:
+    with av.open(str(make_video(tmp_path / "v.mp4", 100))) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        frames = list(decode(container, stream, None, lambda number: number % 4 == 0))
+    seen = [None if frame is None else read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
+    assert [number for number in seen if number is not None] == [n for n, frame in enumerate(frames) if frame]
+    assert len(frames) == 100
+    assert None not in seen[::4]
+    # One of three frames is a B-frame that nothing is predicted from, and three of four of those are not wanted.
+    assert seen.count(None) >= 20
 
 
 def test_the_frame_lies_letterboxed_in_the_input(tmp_path: Path) -> None:
