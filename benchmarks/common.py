@@ -23,6 +23,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
+from av.video.reformatter import VideoReformatter
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,6 @@ from demo.clip import ClipPaths, make_clip
 from demo.match import Match
 from gateway.video.decode import Decoder
 from gateway.video.download import GrowingFile
-from gateway.video.scale import Scaler
 from touchline.contract import INPUT, PLAYER_MODEL, Letterbox
 from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton
 from touchline.progress import progress_bar
@@ -88,51 +88,69 @@ class Spent:
     """CPU time of all threads of the process."""
 
 
-def decode_and_scale(video: Path, stride: int, size: tuple[int, int], threads: int | None = None) -> tuple[int, Spent]:
-    """Decode every frame with PyAV in this process and scale each `stride`-th and the last as the gateway does; frames.
+def decode_and_scale(video: Path, stride: int, size: tuple[int, int]) -> tuple[int, Spent]:
+    """Decode and scale in this process as the gateway does, into one slot again and again; frames of the video.
 
-    Frame threads on every core this process may use, the gateway's scaler. Nothing is copied or kept.
+    Every `stride`-th frame and the last are scaled to `size` (height, width); a frame that no other needs is skipped.
     """
+    slot = np.empty((16, *size, 3), np.uint8)
     began, cpu = time.perf_counter(), time.process_time()
-    frames = sum(1 for _ in scaled_frames(video, stride, size, threads))
+    with decoder(video, stride, size) as decoding:
+        decoding.open()
+        while not decoding.fill(slot).last:
+            pass
+        frames = decoding.frame_count
     return frames, Spent(time.perf_counter() - began, time.process_time() - cpu)
 
 
-def scaled_frames(
-    video: Path, stride: int, size: tuple[int, int], threads: int | None = None
-) -> Iterator[av.VideoFrame | None]:
-    """Every frame of the video, decoded; scaled into the letterbox of `size` (height, width) where it is sampled."""
+def pyav_decode_and_scale(video: Path, stride: int, size: tuple[int, int]) -> tuple[int, Spent]:
+    """Decode every frame with PyAV and let it scale each `stride`-th to `size` (height, width); frames of the video.
+
+    PyAV's defaults but for frame threads on every core this process may use. Nothing is copied or kept.
+    """
+    frames = 0
+    began, cpu = time.perf_counter(), time.process_time()
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads or len(os.sched_getaffinity(0))
-        letterbox = Letterbox(stream.width, stream.height, size[1], size[0])
-        scaler = Scaler(*letterbox.content_size)
-        frame = None
-        for number, frame in enumerate(container.decode(stream)):
-            sampled = number % stride == 0
-            yield scaler.scale(frame) if sampled else None
-        if frame is not None and not sampled:
-            scaler.scale(frame)
+        stream.codec_context.thread_count = len(os.sched_getaffinity(0))
+        width, height = Letterbox(stream.width, stream.height, size[1], size[0]).content_size
+        reformatter = VideoReformatter()
+        for frames, frame in enumerate(container.decode(stream), start=1):
+            if (frames - 1) % stride == 0:
+                reformatter.reformat(frame, width, height, "rgb24")
+    return frames, Spent(time.perf_counter() - began, time.process_time() - cpu)
+
+
+@contextmanager
+def decoder(video: Path, stride: int, size: tuple[int, int]) -> Iterator[Decoder]:
+    """The gateway's decoder on the whole file, every sampled frame for the pitch model too: in frame order."""
+    with GrowingFile() as file:
+        file.append(video.read_bytes())
+        file.finish()
+        with Decoder(
+            file,
+            size=(size[1], size[0]),
+            frame_stride=stride,
+            pitch_stride=stride,
+            max_frames=10**6,
+            threads=len(os.sched_getaffinity(0)) + 1,
+        ) as decoding:
+            yield decoding
 
 
 def every_frame(video: Path, model: str, output: str) -> tuple[npt.NDArray[np.float32], Letterbox]:
     """A bundled model's `output` of every frame, float32 [frames, ...], and how the frames lie in its input."""
-    with LocalTriton(log=Path("out/logs/triton.log")) as triton, GrowingFile() as file:
+    answers = []
+    with LocalTriton(log=Path("out/logs/triton.log")) as triton:
         triton.wait_ready()
         client = grpcclient.InferenceServerClient(triton.grpc_url)
         height, width = client.get_model_metadata(model).inputs[0].shape[1:3]
-        file.append(video.read_bytes())
-        file.finish()
-        answers = []
-        # With a pitch stride of 1 the frames of a slot lie in frame order.
-        with Decoder(
-            file, size=(width, height), frame_stride=1, pitch_stride=1, max_frames=10**6, threads=2
-        ) as decoder:
-            info = decoder.open()
-            slot, last = np.empty((8, height, width, 3), np.uint8), False
+        slot, last = np.empty((8, height, width, 3), np.uint8), False
+        with decoder(video, 1, (height, width)) as decoding:
+            info = decoding.open()
             while not last:
-                filled = decoder.fill(slot)
+                filled = decoding.fill(slot)
                 frames = slot[: len(filled.frame_numbers)]
                 tensor = grpcclient.InferInput(INPUT, list(frames.shape), "UINT8")
                 tensor.set_data_from_numpy(frames)
@@ -143,17 +161,12 @@ def every_frame(video: Path, model: str, output: str) -> tuple[npt.NDArray[np.fl
 
 def letterboxed(video: Path, count: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """The first `count` frames of a video as model input, uint8 [count, H, W, 3], from the start again when it ends."""
-    frames = np.full((count, *size, 3), 114, np.uint8)
+    frames = np.empty((count, *size, 3), np.uint8)
     done = 0
     while done < count:
-        before = done
-        for scaled in itertools.islice(scaled_frames(video, 1, size), count - done):
-            image = scaled.to_ndarray()  # type: ignore[union-attr]  stride 1 scales every frame
-            top, left = (size[0] - image.shape[0]) // 2, (size[1] - image.shape[1]) // 2
-            frames[done, top : top + image.shape[0], left : left + image.shape[1]] = image
-            done += 1
-        if done == before:
-            raise ValueError(f"{video} has no frame that can be decoded")
+        with decoder(video, 1, size) as decoding:
+            decoding.open()
+            done += len(decoding.fill(frames[done:]).frame_numbers)
     return frames
 
 
