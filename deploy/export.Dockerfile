@@ -19,7 +19,7 @@ COPY touchline /opt/touchline/app/touchline
 COPY export /opt/touchline/app/export
 # Pictures to compare precisions on.
 COPY demo /opt/touchline/app/demo
-COPY model_repository/pitch /opt/touchline/bundled/pitch
+COPY weights/pitch.onnx /opt/touchline/bundled/pitch.onnx
 COPY deploy/export.sh /opt/touchline/bin/export-once
 COPY deploy/triton-checked.sh /opt/touchline/bin/triton-checked
 RUN chmod 0755 /opt/touchline/bin/export-once \

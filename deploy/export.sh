@@ -15,7 +15,7 @@ find_weights() { # role, what the operator said
     for file in "$WEIGHTS/$1.pt" "$WEIGHTS/$1.onnx"; do
         if [ -f "$file" ]; then echo "$file"; return; fi
     done
-    if [ "$1" = pitch ] && [ -f "$BUNDLED/pitch/1/model.onnx" ]; then echo "$BUNDLED/pitch/1/model.onnx"; fi
+    if [ "$1" = pitch ] && [ -f "$BUNDLED/pitch.onnx" ]; then echo "$BUNDLED/pitch.onnx"; fi
 }
 contents() { # of a file, or the name itself for one on the hub
     if [ -f "$1" ]; then sha256sum < "$1"; else echo "$1"; fi

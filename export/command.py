@@ -323,7 +323,7 @@ def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -
     if options.precision == "int8":
         assert options.calibration is not None
         frames = calibration_frames(options.calibration, size)
-        lowered = precision.int8_quantized(model, frames, symmetric=options.target in ("tensorrt", "onnx"))
+        lowered = precision.int8_quantized(model, frames, "tensorrt" if options.target == "onnx" else options.target)
     elif options.target == "tensorrt":
         lowered = precision.half_computed(model)
     else:

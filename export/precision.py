@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from export.onnx_file import initializers, tidy, value_types
 
 HALF_MAX = float(np.finfo(np.float16).max)
 HALF_TYPE, FLOAT_TYPE = TensorProto.FLOAT16, TensorProto.FLOAT
+
+Int8Engine = Literal["tensorrt", "openvino", "onnxruntime"]
 
 STORED_WHOLE = 64
 """Constants with fewer values stay FP32 in half_stored: they weigh nothing."""
@@ -214,12 +216,18 @@ def is_quantized(model: ModelProto) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
-def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]], *, symmetric: bool = True) -> ModelProto:
+def int8_quantized(
+    model: ModelProto,
+    frames: Iterable[npt.NDArray[np.uint8]],
+    engine: Int8Engine = "tensorrt",
+) -> ModelProto:
     """The model with its convolutions in INT8 by Q/DQ nodes, ranges taken from calibration frames uint8 [n, H, W, 3].
 
-    Weights per channel. `symmetric` ranges of activations are what TensorRT takes; from the least to the largest value
-    they waste nothing on what SiLU never gives, under -0.28. The last convolution of every branch, decoding and
-    suppression stay FP32: they cost nothing. What each is worth on real matches stands in training/MODEL_CARD.md.
+    Weights per channel. The last convolution of every branch, decoding and suppression stay FP32: they cost nothing.
+    TensorRT takes symmetric ranges of activations only; from the least to the largest value they waste nothing on what
+    SiLU never gives, under -0.28. On a CPU weights have 7 bits, so that a sum of two products fits 16: without VNNI it
+    is cut there. ONNX Runtime computes in INT8 where the outputs of convolutions are rounded too; elsewhere that only
+    costs accuracy and keeps SiLU from being joined with them. What each is worth stands in training/MODEL_CARD.md.
     """
     try:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -235,6 +243,7 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]], *
             batch = next(self.batches, None)
             return None if batch is None else {model.graph.input[0].name: batch}
 
+    symmetric = engine == "tensorrt"
     model = whole_weights(model)
     inner = network_nodes(model) - last_nodes(model)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inner]
@@ -250,10 +259,16 @@ def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]], *
                 quant_format=QuantFormat.QDQ,
                 nodes_to_quantize=convolutions,
                 per_channel=True,
+                reduce_range=not symmetric,
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
+                extra_options={
+                    "ActivationSymmetric": symmetric,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,
+                    "OpTypesToExcludeOutputQuantization": [] if engine == "onnxruntime" else ["Conv"],
+                },
             )
         finally:
             logging.disable(logging.NOTSET)

@@ -93,12 +93,12 @@ def decode(points: Tensor, absent: Tensor) -> Tensor:
     count, channels, height, width = points.shape
     logits = torch.cat([points.flatten(2), absent.unsqueeze(2)], 2)
     mass = logits.softmax(2)[..., : height * width].reshape(count, channels, height, width)
-    peak = functional.avg_pool2d(mass, 3, 1, 1).flatten(2).argmax(2)
-    row = torch.div(peak, width, rounding_mode="floor")
-    column = (peak - row * width).to(mass.dtype)
+    blurred = functional.avg_pool2d(mass, 3, 1, 1)
+    # The row and the column of the peak by themselves: OpenVINO sorts, and 15,360 cells take it a millisecond.
+    row, column = blurred.amax(3).argmax(2).to(mass.dtype), blurred.amax(2).argmax(2).to(mass.dtype)
     rows = torch.arange(height, device=mass.device, dtype=mass.dtype)
     columns = torch.arange(width, device=mass.device, dtype=mass.dtype)
-    in_rows = ((rows - row.to(mass.dtype).unsqueeze(2)).abs() <= WINDOW_RADIUS).to(mass.dtype)
+    in_rows = ((rows - row.unsqueeze(2)).abs() <= WINDOW_RADIUS).to(mass.dtype)
     in_columns = ((columns - column.unsqueeze(2)).abs() <= WINDOW_RADIUS).to(mass.dtype)
     by_row = (mass * in_columns.unsqueeze(2)).sum(3) * in_rows
     by_column = (mass * in_rows.unsqueeze(3)).sum(2) * in_columns

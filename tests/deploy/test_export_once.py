@@ -31,9 +31,9 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("bin", "weights", "bundled/pitch/1", "app/export", "app/touchline"):
+        for name in ("bin", "weights", "bundled", "app/export", "app/touchline"):
             (root / name).mkdir(parents=True)
-        (root / "bundled" / "pitch" / "1" / "model.onnx").write_text("pitch")
+        (root / "bundled" / "pitch.onnx").write_text("pitch")
         (root / "weights" / "player.pt").write_text("player")
         self.tool("python", PYTHON)
         self.tool("triton-checked", (DEPLOY / "triton-checked.sh").read_text())
@@ -75,7 +75,7 @@ def test_the_bundled_pitch_model_without_other_weights(host: Host) -> None:
     (call,) = host.calls
     assert call[:3] == ["-m", "touchline.cli", "export"]
     assert call[call.index("--player") + 1] == "weights/player.pt"
-    assert call[call.index("--pitch") + 1] == "bundled/pitch/1/model.onnx"
+    assert call[call.index("--pitch") + 1] == "bundled/pitch.onnx"
     assert call[call.index("--target") + 1] == "tensorrt"
     assert "--ball" not in call
 
@@ -102,7 +102,7 @@ def test_the_second_time_nothing_is_done(host: Host) -> None:
 def test_what_changed_is_exported_again(host: Host, change: str) -> None:
     host.export()
     if change == "weights":
-        (host.root / "bundled" / "pitch" / "1" / "model.onnx").write_text("other")
+        (host.root / "bundled" / "pitch.onnx").write_text("other")
     elif change == "gpu":
         host.gpu("NVIDIA H100, 9.0")
     elif change == "code":

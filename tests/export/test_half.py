@@ -29,7 +29,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("bundled")
     options = ExportOptions("openvino", out, size=(576, 1024), confidence=0.01)
     (player,) = export_models({"player": PROJECT / "weights" / "player.pt"}, options, Console(file=io.StringIO()))
-    return {"player": player.file, "pitch": PROJECT / "model_repository" / "pitch" / "1" / "model.onnx"}
+    return {"player": player.file, "pitch": PROJECT / "weights" / "pitch.onnx"}
 
 
 @pytest.mark.parametrize("name", BUNDLED)

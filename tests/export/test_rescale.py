@@ -16,13 +16,13 @@ from demo.views import random_view
 from export.command import ExportOptions, export_model, export_models
 from export.errors import ExportError, WeightsError
 from export.graph import to_onnx, with_preprocessing
-from export.rescale import Rescaled
+from export.rescale import Rescaled, scaling
 from tests.export.networks import checkpoint, frames, run_onnxruntime
 from touchline.contract import KEYPOINT_COUNT, KEYPOINTS, LETTERBOX_GREY, Letterbox
 
 pytestmark = pytest.mark.export
 
-BUNDLED = Path(__file__).parents[2] / "model_repository" / "pitch" / "1" / "model.onnx"
+BUNDLED = Path(__file__).parents[2] / "weights" / "pitch.onnx"
 SMALL = (384, 640)
 
 
@@ -45,6 +45,18 @@ class Centroids(nn.Module):
         mass = mass / mass.sum(2, keepdim=True).clamp(min=1e-6)
         x, y = torch.matmul(mass, self.columns), torch.matmul(mass, self.rows)
         return torch.cat([torch.cat([x, y], 2) + self.corner, x * 0 + 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled", "pieces"), [(1024, 640, 128), (442, 368, 2), (640, 640, 640), (320, 640, 1)]
+)
+def test_scaling_by_pieces_is_bilinear_scaling_of_the_whole(size: int, scaled: int, pieces: int) -> None:
+    line = torch.rand(1, 1, size, generator=torch.Generator().manual_seed(0))
+    weights = scaling(size, scaled)
+    assert weights.shape == (scaled // pieces, size // pieces)
+    got = (line.reshape(pieces, 1, -1) @ weights.T).reshape(1, 1, -1)
+    whole = nn.functional.interpolate(line, scaled, mode="linear", align_corners=False)
+    torch.testing.assert_close(got, whole, rtol=0, atol=1e-4)
 
 
 def letterboxed(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], Letterbox]:
@@ -136,5 +148,5 @@ def test_a_size_that_cannot_be(weights: Path, tmp_path: Path) -> None:
         ExportOptions("onnx", tmp_path, pitch_size=(380, 640))
     with pytest.raises(ExportError, match="--pitch-imgsz: there are no weights for the pitch"):
         export_models({"player": weights}, ExportOptions("onnx", tmp_path, pitch_size=SMALL))
-    with pytest.raises(WeightsError, match=r"model\.onnx: the size .* is fixed in it\. Give the \.pt"):
+    with pytest.raises(WeightsError, match=r"pitch\.onnx: the size .* is fixed in it\. Give the \.pt"):
         pitch(BUNDLED, tmp_path, (544, 960), SMALL)
