@@ -266,8 +266,8 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
 
         if is_quantized(weights.model) and not taken_as_it_is(weights, options):
             raise WeightsError(
-                f"{weights.path}: is INT8 already, and nothing else can be made of it. Give the .pt it was made from, "
-                "or leave --precision out to serve it on a CPU as it is."
+                f"{weights.path}: is INT8 already, and nothing else can be made of it. Give what it was made from "
+                "(weights/ has that of the bundled models), or leave --precision out to serve it on a CPU as it is."
             )
         path.write_bytes(weights.path.read_bytes())
         return
