@@ -89,16 +89,14 @@ def _condition(image: npt.NDArray[np.float64], pitch: npt.NDArray[np.float64]) -
     The equations have a one-dimensional null space, the homography, exactly when s8 > 0 (Hartley and Zisserman,
     Multiple View Geometry, 4.1 and 4.4); three of four points on a line make it larger.
     """
-    (x, y), (u, v) = _normalised(image).T, _normalised(pitch).T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rows = np.concatenate(
-        [
-            np.stack([x, y, one, zero, zero, zero, -u * x, -u * y, -u], axis=1),
-            np.stack([zero, zero, zero, x, y, one, -v * x, -v * y, -v], axis=1),
-        ]
-    )
-    values = np.linalg.svd(rows, compute_uv=False)
-    return float(values[7] / values[0]) if values[0] > 0 else 0.0
+    points = np.column_stack([_normalised(image), np.ones(len(image))])
+    rows = np.zeros((2, len(points), 9))
+    rows[0, :, 0:3] = rows[1, :, 3:6] = points
+    rows[:, :, 6:9] = -_normalised(pitch).T[..., None] * points
+    equations = rows.reshape(-1, 9)
+    # The squares of the singular values, the null space first: half the time of the values themselves.
+    squares = np.linalg.eigvalsh(equations.T @ equations)
+    return float(np.sqrt(max(squares[1], 0.0) / squares[8])) if squares[8] > 0 else 0.0
 
 
 def _normalised(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

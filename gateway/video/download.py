@@ -11,8 +11,6 @@ import httpx
 
 from gateway.errors import DownloadFailed, DownloadTimedOut, GatewayError
 
-_CHUNK_BYTES = 256 * 1024
-
 
 class GrowingFile:
     """A file that one side appends to and another reads; a read waits for bytes that are not there yet.
@@ -151,7 +149,7 @@ async def _stream(client: httpx.AsyncClient, url: str, file: GrowingFile, max_by
             if int(length) > max_bytes:
                 raise too_large
             file.expect(int(length))
-        async for chunk in response.aiter_bytes(_CHUNK_BYTES):
+        async for chunk in response.aiter_bytes():
             if file.written + len(chunk) > max_bytes:
                 raise too_large
             file.append(chunk)
