@@ -190,14 +190,12 @@ class Decoder:
         )
 
     def _write(self, frame: av.VideoFrame, target: Frames) -> None:
-        """Scale `frame` and copy it into `target`, uint8 [H, W, 3]: the one copy after the scaler."""
+        """Scale `frame` into `target`, uint8 [H, W, 3], grey around it."""
         width, height = self._letterbox.content_size
         left, top = self._letterbox.offset
-        plane = self._scaler.scale(frame).planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * 3]
         target[:top] = target[top + height :] = LETTERBOX_GREY
         target[top : top + height, :left] = target[top : top + height, left + width :] = LETTERBOX_GREY
-        target[top : top + height, left : left + width] = rows.reshape(height, width, 3)
+        self._scaler.scale(frame, target[top : top + height, left : left + width])
 
     def _cause(self, error: Exception) -> Exception:
         """The error to report: that of the download, if FFmpeg failed because of it."""
