@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import fresh
 from demo.clip import load_truth, make_clip
 from demo.match import Match
 from touchline.answer_quality import measure
@@ -37,8 +38,8 @@ def main() -> None:
     table = Table("variant", "seconds", "frames/s", "decode", "infer", "track", "first frame", "people", "keypoints")
     for variant, settings in VARIANTS.items():
         with local_chain(settings=settings) as chain, served_file(clip.video.resolve()) as url:
-            chain.challenge(url)
-            outcomes = [chain.challenge(url) for _ in range(arguments.runs)]
+            chain.challenge(fresh(url))
+            outcomes = [chain.challenge(fresh(url)) for _ in range(arguments.runs)]
         quality = measure(outcomes[0].response, load_truth(clip.truth), match.width)
         elapsed = statistics.median(outcome.elapsed_s for outcome in outcomes)
         table.add_row(

@@ -12,7 +12,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start_child(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own; its output goes to `log`, or to the terminal when that is None."""
+    """Start `command` in a session of its own; its output goes to `log` (its folder is made), or to the terminal."""
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
     output = log.open("wb") if log else None
     try:
         return subprocess.Popen(  # noqa: S603
