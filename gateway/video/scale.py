@@ -43,7 +43,9 @@ class Scaler:
         if frame.format.name != "yuv420p" or not limited:
             planar = self._unpacking.reformat(frame, format="yuv420p", dst_color_range=ColorRange.MPEG, threads=1)
         for source, scaled in zip(planar.planes, self._planes, strict=True):
-            cv2.resize(_pixels(source), scaled.shape[::-1], scaled)
+            # Two pixels of a line make one of the scaled: of a much larger picture the others would be left out.
+            interpolation = cv2.INTER_AREA if source.width > 2 * scaled.shape[1] else cv2.INTER_LINEAR
+            cv2.resize(_pixels(source), scaled.shape[::-1], scaled, interpolation=interpolation)
         rgb = target if self._uneven is None else self._uneven
         cv2.cvtColor(self._i420, cv2.COLOR_YUV2RGB_I420, rgb)
         if frame.colorspace == _BT709:

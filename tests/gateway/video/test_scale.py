@@ -38,3 +38,21 @@ def test_colours_and_places_are_those_of_one_step(
     apart = around[:, 3:-4].astype(int) - direct
     assert abs(apart.mean()) < 2
     assert np.abs(apart).mean() < 4
+
+
+def test_every_pixel_of_a_large_picture_counts() -> None:
+    lines = np.zeros((900, 1600, 3), np.uint8)
+    lines[:, ::5] = 250
+    frame = av.VideoFrame.from_ndarray(lines, "rgb24").reformat(format="yuv420p")
+    scaled = np.empty((180, 320, 3), np.uint8)
+    Scaler(320, 180).scale(frame, scaled)
+    assert np.ptp(scaled) < 8
+    assert abs(scaled.mean() - 50) < 4
+
+
+def test_a_picture_of_odd_size() -> None:
+    frame = picture("rgb24", 2, 0).reformat(853, 479, "yuv420p")
+    direct = frame.reformat(641, 361, "rgb24", interpolation=Interpolation.BILINEAR).to_ndarray().astype(int)
+    scaled = np.empty((361, 641, 3), np.uint8)
+    Scaler(641, 361).scale(frame, scaled)
+    assert np.abs(scaled - direct).mean() < 2
