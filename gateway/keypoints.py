@@ -99,12 +99,8 @@ class KeypointTracker:
         if not len(times):
             return Keypoints(times, points, points, seen, seen, size)
         ground = self._ground()
-        projected = np.stack(
-            [
-                _without_outliers(frame, seen[index], GROUNDS[ground], self._homography(ground, index))
-                for index, frame in enumerate(points)
-            ]
-        )
+        found = [self._homography(ground, index) for index in range(len(times))]
+        projected = _without_outliers(points, seen, GROUNDS[ground], found)
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
         return Keypoints(times, points, _slopes(times, points, known), known, shown, size)
@@ -154,12 +150,17 @@ def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float 
     return np.where(solvable[..., None], fitted / np.where(solvable, determinant, 1.0)[..., None], points)
 
 
-def _without_outliers(points: Points, seen: Flags, ground: Points, homography: Points | None) -> Points:
-    """Where the frame's homography puts all keypoints, float64 [32, 2], NaN without one; clears `seen` of outliers."""
-    if homography is None:
-        return np.full_like(points, np.nan)
-    seen &= ~(keypoint_errors_cm(homography, points, ground) > OUTLIER_CM)
-    return project(np.asarray(np.linalg.inv(homography), np.float64), ground)
+def _without_outliers(points: Points, seen: Flags, ground: Points, homographies: list[Points | None]) -> Points:
+    """Where each frame's homography puts all keypoints, float64 [n, 32, 2], else NaN; clears `seen` of outliers."""
+    projected = np.full_like(points, np.nan)
+    fitted = np.array([homography is not None for homography in homographies], bool)
+    if fitted.any():
+        found = np.stack([homography for homography in homographies if homography is not None])
+        seen[fitted] &= ~(keypoint_errors_cm(found, points[fitted], ground) > OUTLIER_CM)
+        projected[fitted] = project(
+            np.asarray(np.linalg.inv(found), np.float64), np.broadcast_to(ground, (len(found), *ground.shape))
+        )
+    return projected
 
 
 def _completed(times: Points, points: Points, seen: Flags, projected: Points) -> tuple[Points, Flags, Flags]:

@@ -59,16 +59,16 @@ def pitch_homography(
 
 
 def seen_keypoints(keypoints: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """bool [n]: which of float [n, 2 or 3] keypoints are seen (finite, not at (0, 0), third column > 0 if there)."""
-    seen: npt.NDArray[np.bool_] = np.isfinite(keypoints).all(axis=1) & (keypoints[:, :2] != 0).any(axis=1)
-    return seen & (keypoints[:, 2] > 0) if keypoints.shape[1] == 3 else seen
+    """bool [..., n]: which of float [..., n, 2 or 3] keypoints are seen (finite, not at (0, 0), third column > 0)."""
+    seen: npt.NDArray[np.bool_] = np.isfinite(keypoints).all(axis=-1) & (keypoints[..., :2] != 0).any(axis=-1)
+    return seen & (keypoints[..., 2] > 0) if keypoints.shape[-1] == 3 else seen
 
 
 def project(homography: npt.NDArray[np.float64], points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Map points float [n, 2] through a homography: float64 [n, 2], NaN for points on or beyond the horizon."""
-    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    ahead = mapped[:, 2] > np.finfo(np.float64).eps
-    projected = np.full((len(points), 2), np.nan)
+    """Map points float [..., n, 2] through homographies [..., 3, 3]: float64, NaN on or beyond the horizon."""
+    mapped = np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1) @ np.swapaxes(homography, -1, -2)
+    ahead = mapped[..., 2] > np.finfo(np.float64).eps
+    projected = np.full((*mapped.shape[:-1], 2), np.nan)
     projected[ahead] = mapped[ahead, :2] / mapped[ahead, 2:]
     return projected
 
@@ -78,8 +78,8 @@ def keypoint_errors_cm(
     keypoints: npt.NDArray[np.floating],
     landmarks: npt.NDArray[np.float64] = KEYPOINTS_CM,
 ) -> npt.NDArray[np.float64]:
-    """Distance of each seen keypoint, projected, from its place on the ground: float64 [32] in cm, NaN for unseen."""
-    distances = np.asarray(np.linalg.norm(project(homography, keypoints[:, :2]) - landmarks, axis=1), np.float64)
+    """Distance of each seen keypoint, projected, from its place on the ground: float64 [..., 32] in cm, else NaN."""
+    distances = np.linalg.norm(project(homography, keypoints[..., :2]) - landmarks, axis=-1)
     return np.where(seen_keypoints(keypoints), distances, np.nan)
 
 
