@@ -216,11 +216,7 @@ def is_quantized(model: ModelProto) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
-def int8_quantized(
-    model: ModelProto,
-    frames: Iterable[npt.NDArray[np.uint8]],
-    engine: Int8Engine = "tensorrt",
-) -> ModelProto:
+def int8_quantized(model: ModelProto, frames: Iterable[npt.NDArray[np.uint8]], engine: Int8Engine) -> ModelProto:
     """The model with its convolutions in INT8 by Q/DQ nodes, ranges taken from calibration frames uint8 [n, H, W, 3].
 
     Weights per channel. The last convolution of every branch, decoding and suppression stay FP32: they cost nothing.

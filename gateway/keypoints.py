@@ -157,9 +157,7 @@ def _without_outliers(points: Points, seen: Flags, ground: Points, homographies:
     if fitted.any():
         found = np.stack([homography for homography in homographies if homography is not None])
         seen[fitted] &= ~(keypoint_errors_cm(found, points[fitted], ground) > OUTLIER_CM)
-        projected[fitted] = project(
-            np.asarray(np.linalg.inv(found), np.float64), np.broadcast_to(ground, (len(found), *ground.shape))
-        )
+        projected[fitted] = project(np.asarray(np.linalg.inv(found), np.float64), ground)
     return projected
 
 

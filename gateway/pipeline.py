@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,8 +190,6 @@ class Pipeline:
             frame_stride=self.settings.frame_stride,
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
-            # One more than there are cores: while one waits for a frame that another decodes, its core has work.
-            threads=len(os.sched_getaffinity(0)) + 1,
             nvdec=self._nvdec,
         )
 

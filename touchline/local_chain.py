@@ -160,7 +160,6 @@ def local_chain(
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="touchline-")))
         log_directory = logs or scratch
-        log_directory.mkdir(parents=True, exist_ok=True)
         keys = make_keys(scratch)
         triton = stack.enter_context(LocalTriton(repository, log=log_directory / "triton.log"))
         environment = {**keys.environment(), "TRITON_URLS": triton.grpc_url, **(settings or {})}

@@ -1,4 +1,4 @@
-"""Which decoder reads a stream: NVDEC, scaling on the GPU, where the driver offers it; else FFmpeg's own on the CPU."""
+"""Which decoder reads a stream, NVDEC where the driver offers it, else FFmpeg's own, and which frames it is spared."""
 
 from __future__ import annotations
 

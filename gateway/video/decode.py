@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +66,6 @@ class Decoder:
         frame_stride: int,
         pitch_stride: int,
         max_frames: int,
-        threads: int,
         nvdec: bool = False,
     ) -> None:
         self._file = file
@@ -74,7 +74,6 @@ class Decoder:
         self._pitch_stride = pitch_stride
         self._next_pitch = 0
         self._max_frames = max_frames
-        self._threads = threads
         self._nvdec = nvdec
         self._stopped = threading.Event()
         self._container: av.container.InputContainer | None = None
@@ -92,7 +91,8 @@ class Decoder:
                 raise BadVideo("the file has no video stream; the challenge needs a video")
             stream = self._container.streams.video[0]
             stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = self._threads
+            # One more than there are cores: while one waits for a frame that another decodes, its core has work.
+            stream.codec_context.thread_count = len(os.sched_getaffinity(0)) + 1
             source = stream.codec_context
             if not (source.width and source.height):
                 raise BadVideo("the video's header names no picture size")

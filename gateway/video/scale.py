@@ -27,7 +27,6 @@ class Scaler:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self._size = width, height
         even_width, even_height = width + width % 2, height + height % 2
         self._i420 = np.zeros((even_height * 3 // 2, even_width), np.uint8)
         luma, chroma = np.split(self._i420.reshape(-1), [even_height * even_width])
@@ -38,9 +37,8 @@ class Scaler:
 
     def scale(self, frame: av.VideoFrame, target: Pixels) -> None:
         """Write the frame into `target`, uint8 [height, width, 3]."""
-        limited = frame.color_range != ColorRange.JPEG
         planar = frame
-        if frame.format.name != "yuv420p" or not limited:
+        if frame.format.name != "yuv420p" or frame.color_range == ColorRange.JPEG:
             planar = self._unpacking.reformat(frame, format="yuv420p", dst_color_range=ColorRange.MPEG, threads=1)
         for source, scaled in zip(planar.planes, self._planes, strict=True):
             # Two pixels of a line make one of the scaled: of a much larger picture the others would be left out.
@@ -51,8 +49,7 @@ class Scaler:
         if frame.colorspace == _BT709:
             cv2.transform(rgb, _FROM_BT601, rgb)
         if rgb is not target:
-            width, height = self._size
-            target[...] = rgb[:height, :width]
+            target[...] = rgb[: target.shape[0], : target.shape[1]]
 
 
 def _pixels(plane: VideoPlane) -> Pixels:

@@ -15,7 +15,6 @@ import pytest
 from gateway.errors import BadVideo, DownloadFailed, StartupError
 from gateway.video import codec
 from gateway.video import decode as decode_module
-from gateway.video.codec import decode
 from gateway.video.decode import Decoder, DecodingStopped
 from gateway.video.download import GrowingFile
 from tests.support.videos import make_video, read_number
@@ -23,9 +22,7 @@ from touchline.contract import LETTERBOX_GREY, Letterbox
 
 
 def decoder(file: GrowingFile, **values: Any) -> Decoder:
-    return Decoder(
-        file, **({"size": (160, 96), "frame_stride": 2, "pitch_stride": 6, "max_frames": 1000, "threads": 2} | values)
-    )
+    return Decoder(file, **({"size": (160, 96), "frame_stride": 2, "pitch_stride": 6, "max_frames": 1000} | values))
 
 
 def whole_file(path: Path) -> GrowingFile:
@@ -73,13 +70,13 @@ def test_each_picture_has_its_number(
 
 @pytest.mark.parametrize("fps", [25, Fraction(30000, 1001)])
 @pytest.mark.parametrize(
-    ("codec", "container"),
+    ("encoder", "container"),
     [("libx264", "mp4"), ("libx264", "mkv"), ("libx265", "mp4"), ("mpeg4", "mp4"), ("libvpx-vp9", "webm")],
 )
 def test_each_picture_has_its_number_in_other_formats_too(
-    codec: str, container: str, fps: Fraction | int, tmp_path: Path
+    encoder: str, container: str, fps: Fraction | int, tmp_path: Path
 ) -> None:
-    video = make_video(tmp_path / f"v.{container}", 60, codec=codec, fps=fps)
+    video = make_video(tmp_path / f"v.{container}", 60, codec=encoder, fps=fps)
     for slot, _, seen in decode_all(video, 8, frame_stride=3):
         assert seen == slot
         assert all(number % 3 == 0 or number == 59 for number in slot)
@@ -91,7 +88,7 @@ def test_what_no_frame_needs_is_not_decoded(threads: int, tmp_path: Path) -> Non
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
-        frames = list(decode(container, stream, None, lambda number: number % 4 == 0))
+        frames = list(codec.decode(container, stream, None, lambda number: number % 4 == 0))
     seen = [None if frame is None else read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
     assert [number for number in seen if number is not None] == [n for n, frame in enumerate(frames) if frame]
     assert len(frames) == 100
