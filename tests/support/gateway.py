@@ -7,6 +7,7 @@ import gc
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class RunningGateway:
 
     async def challenge(self, video_url: str) -> httpx.Response:
         return await self.post(challenge_body(video_url))
+
+    async def metrics(self) -> str:
+        """What Prometheus would scrape now."""
+        return (await self.client.get(f"{self.url}/metrics")).text
 
     async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
         async with asyncio.timeout(timeout_s):
@@ -96,12 +101,10 @@ class Traces:
 
 async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.0) -> Traces:
     """The traces once they equal `before`, or those of the last look: an aborted request takes a moment to end."""
-    async with asyncio.timeout(timeout_s + 1):
-        for _ in range(int(timeout_s / 0.05)):
-            if Traces.of(gateway) == before:
-                break
-            await asyncio.sleep(0.05)
-    return Traces.of(gateway)
+    until = time.monotonic() + timeout_s
+    while (traces := Traces.of(gateway)) != before and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    return traces
 
 
 def region_of(pid: int) -> Path:

@@ -73,7 +73,7 @@ async def under_way(gateway: RunningGateway, triton: LocalTriton) -> None:
 
 
 async def metric(gateway: RunningGateway, series: str) -> float:
-    text = (await gateway.client.get(f"{gateway.url}/metrics")).text
+    text = await gateway.metrics()
     (line,) = [line for line in text.splitlines() if line.startswith(f"{series} ")]
     return float(line.split()[1])
 

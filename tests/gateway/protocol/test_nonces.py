@@ -218,11 +218,11 @@ async def test_a_gateway_without_its_redis_refuses(
             assert f"127.0.0.1:{redis.port}" in detail
             assert refused.headers["retry-after"]
             assert f"127.0.0.1:{redis.port}" in str((await health(False))["reason"])
-            assert "touchline_nonces_ready 0.0" in (await gateway.client.get(f"{gateway.url}/metrics")).text
+            assert "touchline_nonces_ready 0.0" in await gateway.metrics()
             # A stranger learns nothing of it.
             assert (await gateway.post(body, forged)).status_code == 401
 
             redis.start()
             await health(True)
             assert (await gateway.challenge(url)).status_code == 200
-            assert "touchline_nonces_ready 1.0" in (await gateway.client.get(f"{gateway.url}/metrics")).text
+            assert "touchline_nonces_ready 1.0" in await gateway.metrics()
