@@ -12,11 +12,14 @@ help: ## show the targets
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
 	@$(BIN)/python -m demo
 
+# Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
+WORKERS := -n 2 --dist loadfile
+
 test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-to-end run with a real Triton included
-	$(BIN)/python -m pytest -m "not export"
+	$(BIN)/python -m pytest $(WORKERS) -m "not export"
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
-	.venv-export/bin/python -m pytest tests/export tests/training
+	.venv-export/bin/python -m pytest $(WORKERS) tests/export tests/training
 
 lint: .venv/.ready ## ruff and mypy
 	$(BIN)/ruff check .

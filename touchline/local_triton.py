@@ -188,8 +188,11 @@ def _install(environment: Path) -> tuple[str, Path, str]:
         with tempfile.TemporaryDirectory(dir=environment, prefix=".backends-") as made:
             shutil.copytree(wheel / "backends", Path(made) / "backends")
             shutil.copy2(stub, Path(made) / "backends" / "python" / stub.name)
-            if not backends.exists():
+            try:
                 (Path(made) / "backends").rename(backends)
+            except OSError:
+                if not backends.exists():  # Else another process was faster.
+                    raise
     libraries = f"{packages / 'nvidia_pytriton.libs'}:{_libpython_folder(environment, packages.parent.name)}"
     return str(wheel / "bin" / "tritonserver"), backends, libraries.rstrip(":")
 

@@ -86,7 +86,7 @@ def test_a_nonce_from_another_time_is_refused(age_s: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonce", ["", "abc", "123_abcdefghij", f"{time.time_ns()}", f"{time.time_ns()}_short", "x" * 10_000]
+    "nonce", ["", "abc", "123_abcdefghij", "1795294059066304826", "1795294059066304826_short", "x" * 10_000]
 )
 def test_a_nonce_of_another_form_is_refused(nonce: str) -> None:
     with pytest.raises(Unauthorized, match="must be"):
