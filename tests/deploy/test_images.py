@@ -19,7 +19,7 @@ from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
 from tests.support.quick_models import write_quick_models
 from touchline.child_process import end_with_parent
 from touchline.local_chain import make_keys
-from touchline.local_triton import free_ports
+from touchline.local_triton import DEFAULT_ENVIRONMENT, _libpython_folder, free_ports
 
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
 BIN = Path(sys.executable).parent
@@ -119,10 +119,12 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
     """Both run from what was built alone, started as their images start them, and find each other."""
     grpc, http, metrics, port, console_port = free_ports(5)
     triton_root, app = built / "opt/tritonserver", built / "opt/touchline"
+    # In the image libpython lies where the loader looks, here it lies where this machine's Python has it.
+    (python,) = (path.name for path in triton_root.glob("lib/python3.*"))
     triton_environment = {
         "PATH": f"{triton_root}/bin:/usr/bin:/bin",
         "VIRTUAL_ENV": str(triton_root),
-        "LD_LIBRARY_PATH": f"{triton_root}/lib/wheel",
+        "LD_LIBRARY_PATH": f"{triton_root}/lib/wheel:{_libpython_folder(triton_root, python)}".rstrip(":"),
     }
     triton_command = [
         "tritonserver",
@@ -210,7 +212,8 @@ def run_build_stage(dockerfile: Path, root: Path) -> None:
     arguments = dict(
         instruction.value.split("=", 1) for instruction in instructions(dockerfile) if instruction.name == "ARG"
     )
-    environment = {**os.environ, **arguments, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    # The local Triton's Python, as it is one with a libpython; uv from the environment of the tests.
+    environment = {**os.environ, **arguments, "PATH": f"{DEFAULT_ENVIRONMENT}/bin:{BIN}:{os.environ['PATH']}"}
     for instruction in instructions(dockerfile):
         if instruction.stage != "build":
             continue
