@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -71,12 +72,14 @@ def _share(value: str) -> float:
     return float(value.split("%", maxsplit=1)[0])
 
 
-def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    """The demo is interrupted while its servers run: no process, no region, no folder stays."""
+@pytest.mark.parametrize("moment", ["starting", "serving"])
+def test_ctrl_c_ends_everything(moment: str, tmp_path: Path) -> None:
+    """The demo is interrupted while its servers start or run: no process, no region, no folder stays."""
     demo = subprocess.Popen(
         # A shell that runs the tests in the background has them, and so the demo, ignore the signal.
         ["env", "--default-signal=INT", sys.executable, "-m", "demo"],
         cwd=PROJECT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -84,19 +87,23 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     started: list[int] = []
     region = None
     deadline = time.monotonic() + 120
-    while region is None and time.monotonic() < deadline:
+    while (len(started) < 2 or (moment == "serving" and region is None)) and time.monotonic() < deadline:
         time.sleep(0.2)
         started = [pid for pid in _children(demo.pid) if "tritonserver" in _command(pid) or "serve" in _command(pid)]
         for pid in started:
             with suppress(ValueError, OSError):
                 region = region_of(pid)
-    assert region, "the demo's gateway did not reserve its shared memory"
-    assert len(started) == 2
+    assert len(started) == 2, "the demo did not start its servers"
+    if moment == "serving":
+        assert region, "the demo's gateway did not reserve its shared memory"
+    else:
+        time.sleep(1)
     demo.send_signal(signal.SIGINT)
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output.decode()
     assert not any(_command(pid) for pid in started)
-    assert not region.exists()
+    assert not list(tmp_path.iterdir())
+    assert region is None or not region.exists()
     assert not list(Path("/dev/shm").glob(f"touchline-triton-{demo.pid}-*"))
 
 
