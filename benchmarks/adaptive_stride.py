@@ -18,9 +18,10 @@ from benchmarks.common import demo_clip, every_frame, report
 from demo.clip import load_truth
 from demo.match import Match
 from demo.truth import Truth
-from gateway.inference.outputs import Detections, detections_from_rows
-from gateway.keypoints import KeypointTracker
-from gateway.tracking import Tracker
+from gateway.detections import Detections
+from gateway.inference.outputs import detections_from_rows
+from gateway.tracking.keypoints import KeypointTracker
+from gateway.tracking.tracker import Tracker
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.contract import BALL, DETECTIONS, PLAYER_MODEL
 

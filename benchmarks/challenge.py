@@ -10,9 +10,9 @@ from rich.table import Table
 from benchmarks.common import EVERY_FRAME, NO_LIMITS, demo_clip, fresh, median, parser, report, spread, take_cores
 from demo.clip import load_truth
 from demo.match import Match
+from local.stack import local_stack
+from local.validator import served_file
 from touchline.answer_quality import measure
-from touchline.local_chain import local_chain
-from touchline.validator import served_file
 
 VARIANTS = {"defaults": NO_LIMITS, "every frame, both models": EVERY_FRAME}
 STAGES = ("decode", "infer", "track", "first_frame")
@@ -29,7 +29,7 @@ def main() -> None:
     )
     numbers: dict[str, Any] = {}
     for variant, settings in VARIANTS.items():
-        with local_chain(settings=settings) as chain, served_file(clip.video.resolve()) as url:
+        with local_stack(settings=settings) as chain, served_file(clip.video.resolve()) as url:
             chain.challenge(fresh(url))
             outcomes = [chain.challenge(fresh(url)) for _ in range(arguments.runs)]
         quality = measure(outcomes[0].response, load_truth(clip.truth), match.width)

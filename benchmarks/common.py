@@ -31,9 +31,9 @@ from demo.clip import ClipPaths, make_clip
 from demo.match import Match
 from gateway.video.decode import Decoder
 from gateway.video.download import GrowingFile
+from local.progress import progress_bar
+from local.triton import DEFAULT_REPOSITORY, LocalTriton
 from touchline.contract import INPUT, PLAYER_MODEL, Letterbox
-from touchline.local_triton import DEFAULT_REPOSITORY, LocalTriton
-from touchline.progress import progress_bar
 
 NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
 """Settings under which a stride stays what it is, however slow the machine: for comparisons of the same work."""

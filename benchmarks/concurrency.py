@@ -13,9 +13,9 @@ from rich.table import Table
 
 from benchmarks.common import NO_LIMITS, alternate, demo_clip, fresh, median, parser, report, spread, take_cores
 from demo.match import Match
-from touchline.local_chain import LocalChain, local_chain
-from touchline.local_triton import DEFAULT_REPOSITORY
-from touchline.validator import CLIENT_TIMEOUT_S, challenge_body, check_response, served_file, signed_headers
+from local.stack import LocalStack, local_stack
+from local.triton import DEFAULT_REPOSITORY
+from local.validator import CLIENT_TIMEOUT_S, challenge_body, check_response, served_file, signed_headers
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     video = (arguments.video or demo_clip(console, Match()).video).resolve()
     take_cores(arguments.cores)
     settings = {**NO_LIMITS, "MAX_CONCURRENT_CHALLENGES": str(arguments.at_once)}
-    with local_chain(repository=arguments.repository, settings=settings) as chain, served_file(video) as url:
+    with local_stack(repository=arguments.repository, settings=settings) as chain, served_file(video) as url:
         results = alternate(
             arguments.runs,
             {
@@ -55,7 +55,7 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def together(chain: LocalChain, url: str, count: int) -> dict[str, Any]:
+def together(chain: LocalStack, url: str, count: int) -> dict[str, Any]:
     """`count` challenges sent at the same moment: time until the last answer, and the time of each.
 
     The answers are checked when all are there, so that checking one takes no cores from the next.
@@ -71,7 +71,7 @@ def together(chain: LocalChain, url: str, count: int) -> dict[str, Any]:
     }
 
 
-def post(chain: LocalChain, body: bytes) -> tuple[float, bytes]:
+def post(chain: LocalStack, body: bytes) -> tuple[float, bytes]:
     """Send a signed challenge; seconds from the request to the last byte, and the answer as it came."""
     headers = signed_headers(chain.keys.validator, chain.keys.miner.ss58_address, body)
     began = time.perf_counter()

@@ -25,9 +25,9 @@ from benchmarks.common import (
 )
 from benchmarks.quick_engine import write_quick_engine
 from demo.match import Match
-from touchline.local_chain import LocalGateway, local_chain
-from touchline.local_triton import DEFAULT_REPOSITORY, free_ports
-from touchline.validator import send_challenge, served_file
+from local.stack import LocalGateway, local_stack
+from local.triton import DEFAULT_REPOSITORY, free_ports
+from local.validator import send_challenge, served_file
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         repository = write_quick_engine(directory / "models", served_size()) if quick else DEFAULT_REPOSITORY
         # Two gateways on one Triton, asked in turn.
         settings = {**NO_LIMITS, "ANSWER_CACHE_S": "0"}
-        chain = stack.enter_context(local_chain(repository=repository, settings=settings))
+        chain = stack.enter_context(local_stack(repository=repository, settings=settings))
         settings |= {**chain.keys.environment(), "TRITON_URLS": chain.triton.grpc_url}
         watched = LocalGateway(settings | {"CONSOLE_PORT": str(free_ports(1)[0])}, log=directory / "gateway.log")
         stack.callback(watched.stop)

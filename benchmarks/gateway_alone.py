@@ -28,8 +28,8 @@ from benchmarks.common import (
 )
 from benchmarks.quick_engine import write_quick_engine
 from demo.match import Match
-from touchline.local_chain import LocalChain, local_chain
-from touchline.validator import served_file
+from local.stack import LocalStack, local_stack
+from local.validator import served_file
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     settings = {**NO_LIMITS, "FRAME_STRIDE": str(arguments.stride), "PITCH_STRIDE": str(arguments.pitch_stride)}
     with (
         scratch() as directory,
-        local_chain(repository=write_quick_engine(directory / "models", size), settings=settings) as chain,
+        local_stack(repository=write_quick_engine(directory / "models", size), settings=settings) as chain,
         served_file(video) as url,
     ):
         results = alternate(
@@ -84,7 +84,7 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def challenge(chain: LocalChain, url: str) -> dict[str, Any]:
+def challenge(chain: LocalStack, url: str) -> dict[str, Any]:
     """One challenge: its time as the validator sees it, and the gateway's CPU time."""
     pid = chain.gateway.pid or 0
     before = cpu_seconds(pid)

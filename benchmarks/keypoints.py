@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.common import every_frame, report
 from gateway.inference.outputs import keypoints_from_rows
-from gateway.keypoints import KeypointTracker
+from gateway.tracking.keypoints import KeypointTracker
 from touchline.answer_quality import plausibility
 from touchline.contract import KEYPOINTS, PITCH_MODEL
 

@@ -30,13 +30,13 @@ from benchmarks.common import (
     spread,
     take_cores,
 )
+from commands.bench_engine import unregister
 from demo.match import Match
 from gateway.settings import Settings
-from touchline.bench_engine import unregister
+from local.stack import LocalStack, local_stack
+from local.triton import DEFAULT_REPOSITORY
+from local.validator import served_file
 from touchline.contract import DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL
-from touchline.local_chain import LocalChain, local_chain
-from touchline.local_triton import DEFAULT_REPOSITORY
-from touchline.validator import served_file
 
 WHY = {
     "sum": "the sum, because decoding and the engine compute on the same cores",
@@ -65,7 +65,7 @@ def main() -> None:
     strides = EVERY_FRAME if arguments.every_frame else NO_LIMITS
     settings = Settings(_env_file=None, **{name.lower(): value for name, value in strides.items()})
     in_flight = settings.slots_per_challenge
-    with local_chain(repository=arguments.repository, settings=strides) as chain, served_file(video) as url:
+    with local_stack(repository=arguments.repository, settings=strides) as chain, served_file(video) as url:
         counts = requests_of(chain, url)
         size = input_size(chain)
         slots = letterboxed(video, settings.slot_frames * in_flight, size)
@@ -103,7 +103,7 @@ def limit(decode_s: float, engine_s: float, combine: str) -> float:
     return decode_s + engine_s if combine == "sum" else max(decode_s, engine_s)
 
 
-def requests_of(chain: LocalChain, url: str) -> Counts:
+def requests_of(chain: LocalStack, url: str) -> Counts:
     """What one challenge asks of each model, from Triton's own counters."""
 
     def counted() -> dict[str, tuple[float, float]]:
@@ -120,7 +120,7 @@ def requests_of(chain: LocalChain, url: str) -> Counts:
     }
 
 
-def input_size(chain: LocalChain) -> tuple[int, int]:
+def input_size(chain: LocalStack) -> tuple[int, int]:
     """Height and width of the served models' input."""
 
     async def ask() -> tuple[int, int]:

@@ -27,9 +27,9 @@ from benchmarks.common import (
 )
 from benchmarks.quick_engine import write_quick_engine
 from demo.match import Match
-from touchline.local_chain import LocalChain, local_chain
-from touchline.local_triton import DEFAULT_REPOSITORY
-from touchline.validator import served_file
+from local.stack import LocalStack, local_stack
+from local.triton import DEFAULT_REPOSITORY
+from local.validator import served_file
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             # A gateway of its own for every run: a peak stays with its process.
             with (
                 console.status(f"{frames} frames"),
-                local_chain(
+                local_stack(
                     repository=quick if arguments.engine == "quick" else DEFAULT_REPOSITORY, settings=settings
                 ) as chain,
                 served_file(video) as url,
@@ -82,7 +82,7 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def peak(chain: LocalChain, url: str, frames: int) -> dict[str, float]:
+def peak(chain: LocalStack, url: str, frames: int) -> dict[str, float]:
     """Memory of the gateway before and at the peak of one challenge, in MiB."""
     pid = chain.gateway.pid or 0
     idle = status_mib(pid, "VmRSS")

@@ -13,8 +13,8 @@ from rich.table import Table
 from benchmarks.common import demo_clip, letterboxed, parser, report, take_cores
 from gateway.inference.slots import SlotPool
 from gateway.inference.triton import Triton
+from local.triton import LocalTriton
 from touchline.contract import PITCH_MODEL, PLAYER_MODEL
-from touchline.local_triton import LocalTriton
 
 WAYS = {"player": (PLAYER_MODEL,), "pitch": (PITCH_MODEL,), "both at once": (PLAYER_MODEL, PITCH_MODEL)}
 

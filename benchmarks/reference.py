@@ -29,9 +29,9 @@ from benchmarks.common import (
     take_cores,
 )
 from demo.match import Match
-from touchline.local_chain import LocalChain, local_chain
-from touchline.local_triton import DEFAULT_REPOSITORY, PROJECT
-from touchline.validator import served_file
+from local.stack import LocalStack, local_stack
+from local.triton import DEFAULT_REPOSITORY, PROJECT
+from local.validator import served_file
 
 LARGE = 1280
 """Width of the player model's input in the reference miner."""
@@ -60,7 +60,7 @@ def main() -> None:
     def reference(size: int) -> dict[str, float]:
         return run_reference(arguments.python, video, (arguments.player, arguments.pitch), size, arguments.frames)
 
-    def touchline(chain: LocalChain) -> dict[str, float]:
+    def touchline(chain: LocalStack) -> dict[str, float]:
         outcome = chain.challenge(fresh(url))
         frames = len(outcome.response["frames"])
         boxes = sum(len(frame["objects"]) for frame in outcome.response["frames"])
@@ -73,7 +73,7 @@ def main() -> None:
 
     def in_chain(repository: Path, settings: dict[str, str]) -> dict[str, float]:
         """Both sides load and warm their models outside of the clock, and neither runs beside the other."""
-        with local_chain(repository=repository, settings=settings) as chain:
+        with local_stack(repository=repository, settings=settings) as chain:
             touchline(chain)
             return touchline(chain)
 

@@ -14,8 +14,8 @@ from benchmarks.common import median, parser, report, scratch, served_size, spre
 from benchmarks.quick_engine import write_quick_engine
 from gateway.inference.slots import SlotPool
 from gateway.inference.triton import Triton
+from local.triton import LocalTriton
 from touchline.contract import PLAYER_MODEL
-from touchline.local_triton import LocalTriton
 
 TRANSPORTS = {"shared memory": "system", "gRPC bytes": "off"}
 

@@ -17,6 +17,7 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/touchline \
       -r /build/gateway.txt -r /build/export.txt
 COPY touchline /opt/touchline/app/touchline
 COPY export /opt/touchline/app/export
+COPY commands /opt/touchline/app/commands
 # Pictures to compare precisions on.
 COPY demo /opt/touchline/app/demo
 COPY weights/pitch.onnx /opt/touchline/bundled/pitch.onnx

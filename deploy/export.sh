@@ -58,5 +58,5 @@ fi
 rm -f "$STAMP"
 # A model that is no longer wanted would still be served.
 if [ -z "$ball" ]; then rm -rf "$OUT/ball"; fi
-python -m touchline.cli export "$@"
+python -m commands.main export "$@"
 echo "$now" > "$STAMP"

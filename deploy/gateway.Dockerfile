@@ -11,7 +11,9 @@ RUN python -m venv --without-pip /opt/touchline \
  && uv pip install --python /opt/touchline/bin/python --no-cache --no-deps --require-hashes --compile-bytecode \
       -r /build/gateway.txt
 COPY touchline /opt/touchline/app/touchline
+COPY local /opt/touchline/app/local
 COPY gateway /opt/touchline/app/gateway
+COPY commands /opt/touchline/app/commands
 RUN /opt/touchline/bin/python -m compileall -q /opt/touchline/app \
  # Open to any user, because compose runs the container as the one who owns the hotkey file.
  && install -d -m 0777 /var/lib/touchline
@@ -32,5 +34,5 @@ EXPOSE 7999 7998
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7999/health', timeout=4)"]
-ENTRYPOINT ["python", "-m", "touchline.cli"]
+ENTRYPOINT ["python", "-m", "commands.main"]
 CMD ["serve"]

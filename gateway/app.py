@@ -11,15 +11,15 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
+from gateway.challenges import Service
 from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.metrics import Metrics, value_of
-from gateway.protocol.hotkey import load_hotkey
-from gateway.protocol.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.protocol.nonces import MemoryNonces, RedisNonces
 from gateway.protocol.routes import add_error_answers, build_router
-from gateway.service import Service
 from gateway.settings import Settings
+from gateway.subnet.hotkey import load_hotkey
+from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
+from gateway.subnet.nonces import MemoryNonces, RedisNonces
 from gateway.video.codec import choose_decoder
 from touchline import __version__
 

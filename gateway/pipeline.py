@@ -14,21 +14,16 @@ from typing import TypeVar
 
 import httpx
 
+from gateway.detections import Detections, Floats
 from gateway.errors import ChallengeTimedOut, GatewayError
-from gateway.inference.outputs import (
-    Detections,
-    Floats,
-    detections_from_rows,
-    keypoints_from_rows,
-    with_ball_model,
-)
+from gateway.inference.fleet import Host, Tritons
+from gateway.inference.outputs import detections_from_rows, keypoints_from_rows, with_ball_model
 from gateway.inference.slots import Slot, SlotPool
 from gateway.inference.triton import ServedModels
-from gateway.inference.tritons import Host, Tritons
-from gateway.keypoints import Keypoints, KeypointTracker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.tracking import Tracker, Tracks
+from gateway.tracking.keypoints import Keypoints, KeypointTracker
+from gateway.tracking.tracker import Tracker, Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
 from gateway.video.stills import Stills

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from local.triton import LocalTriton
 from tests.support.quick_models import write_quick_models
-from touchline.local_triton import LocalTriton
 
 # Tests start servers while gRPC runs in this process; its handlers of fork() now and then end such a child.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from commands.main import app
 from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, PROJECT, compose
 from tests.deploy.test_prometheus import alerts
-from touchline.cli import app
 
 README = PROJECT / "README.md"
 

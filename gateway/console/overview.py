@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway.console.history import Entry
+from gateway.challenges import Service
+from gateway.history import Entry
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics, value_of
-from gateway.protocol.metagraph import Metagraph
-from gateway.protocol.nonces import NonceStore
-from gateway.service import Service
 from gateway.settings import Settings
+from gateway.subnet.metagraph import Metagraph
+from gateway.subnet.nonces import NonceStore
 from touchline import __version__
 
 

@@ -14,9 +14,9 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.console.guard import HEADERS, refusal
-from gateway.console.history import History, Scene, Work
 from gateway.console.overview import Overview
 from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
+from gateway.history import History, Scene, Work
 from gateway.metrics import STAGES
 from touchline.contract import CLASS_NAMES
 from touchline.pitch_map import map_size

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from gateway.console.history import Scene
+from gateway.history import Scene
 from gateway.video.stills import Stills
 from touchline.contract import Letterbox
 from touchline.drawing import FrameView, Picture, draw_answer

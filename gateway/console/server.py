@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 
-from gateway.console.history import History
 from gateway.console.overview import Overview
 from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
 from gateway.errors import StartupError
+from gateway.history import History
 from gateway.pipeline import Answer
 from gateway.settings import Settings
 

@@ -11,21 +11,21 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gateway.challenges import Service
 from gateway.console.server import Console
 from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, StageTimes
-from gateway.protocol.metagraph import Metagraph
 from gateway.protocol.models import read_challenge, response_json
-from gateway.protocol.nonces import NonceStore
-from gateway.protocol.signing import (
+from gateway.subnet.metagraph import Metagraph
+from gateway.subnet.nonces import NonceStore
+from gateway.subnet.signing import (
     VALIDATOR_HOTKEY,
     check_nonce_time,
     check_signature,
     read_credentials,
     signed_messages,
 )
-from gateway.service import Service
 
 MAX_BODY_BYTES = 64 * 1024
 

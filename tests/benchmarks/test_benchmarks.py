@@ -20,13 +20,13 @@ from rich.console import Console
 from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
-from gateway.keypoints import KeypointTracker
-from gateway.tracking import Tracker
+from gateway.tracking.keypoints import KeypointTracker
+from gateway.tracking.tracker import Tracker
+from local.stack import local_stack
+from local.triton import LocalTriton
 from tests.support.videos import make_video, read_number
 from touchline.contract import DEFAULT_SIZE, Letterbox
 from touchline.homography import pitch_homography
-from touchline.local_chain import local_chain
-from touchline.local_triton import LocalTriton
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +210,13 @@ def test_against_the_reference(
     python.chmod(0o755)
     settings: list[dict[str, str]] = []
 
-    with local_chain(repository=engine) as chain:
+    with local_stack(repository=engine) as chain:
 
         def one_chain(**wanted: Any) -> Any:
             settings.append(wanted["settings"])
             return nullcontext(chain)
 
-        monkeypatch.setattr(reference, "local_chain", one_chain)
+        monkeypatch.setattr(reference, "local_stack", one_chain)
         numbers = run(
             reference.main,
             *("--runs", 1, "--video", make_video(tmp_path / "video.mp4", 20), "--python", python),

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import yaml
 
+from local.child_process import end_with_parent
+from local.triton import free_ports
 from tests.deploy.files import DEPLOY
 from tests.support.installed import installed
-from touchline.child_process import end_with_parent
-from touchline.local_triton import free_ports
 
 
 def binary(name: str) -> str:

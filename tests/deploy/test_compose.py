@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from gateway.errors import NoncesUnavailable
-from gateway.protocol.nonces import RedisNonces
 from gateway.settings import Settings
+from gateway.subnet.nonces import RedisNonces
+from local.triton import DEFAULT_ENVIRONMENT, _install
 from tests.deploy.files import DEPLOY, VARIANTS, bytes_of, compose, compose_files, tool, variables
 from tests.support.redis_server import RedisServer
-from touchline.local_triton import DEFAULT_ENVIRONMENT, _install
 
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
 EXAMPLE = DEPLOY / ".env.example"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from commands.main import app
 from tests.deploy.files import DEPLOY, PROJECT, tool
-from touchline.cli import app
 
 # In place of Python and nvidia-smi: notes the command and writes what an export writes; the check is the project's own.
 PYTHON = """#!/bin/sh
@@ -73,7 +73,7 @@ def test_the_bundled_pitch_model_without_other_weights(host: Host) -> None:
     done = host.export()
     assert done.returncode == 0, done.stderr
     (call,) = host.calls
-    assert call[:3] == ["-m", "touchline.cli", "export"]
+    assert call[:3] == ["-m", "commands.main", "export"]
     assert call[call.index("--player") + 1] == "weights/player.pt"
     assert call[call.index("--pitch") + 1] == "bundled/pitch.onnx"
     assert call[call.index("--target") + 1] == "tensorrt"

@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.child_process import end_with_parent
+from local.stack import make_keys
+from local.triton import DEFAULT_ENVIRONMENT, _libpython_folder, free_ports
 from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
 from tests.support.quick_models import write_quick_models
-from touchline.child_process import end_with_parent
-from touchline.local_chain import make_keys
-from touchline.local_triton import DEFAULT_ENVIRONMENT, _libpython_folder, free_ports
 
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
 BIN = Path(sys.executable).parent
@@ -159,7 +159,7 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
             )
             for command, environment in (
                 ([str(triton_root / "bin" / triton_command[0]), *triton_command[1:]], triton_environment),
-                ([str(app / "bin" / "python"), "-m", "touchline.cli", "serve"], gateway_environment),
+                ([str(app / "bin" / "python"), "-m", "commands.main", "serve"], gateway_environment),
             )
         ]
         try:
@@ -188,7 +188,7 @@ def test_the_built_gateway_speaks_to_the_chain(built: Path, tmp_path: Path) -> N
         "HOME": "/proc",
         "SUBTENSOR_ADDRESS": "ws://127.0.0.1:1",
     }
-    asked = tool(app / "bin/python", "-m", "touchline.cli", "register", env=environment, cwd=tmp_path)
+    asked = tool(app / "bin/python", "-m", "commands.main", "register", env=environment, cwd=tmp_path)
     assert asked.returncode == 1
     assert "ws://127.0.0.1:1 cannot be reached" in asked.stderr
     wallets = tmp_path / "new"

@@ -13,11 +13,11 @@ import httpx
 import pytest
 import yaml
 
+from local.stack import LocalStack, local_stack
 from tests.deploy.files import DEPLOY, compose
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
-from touchline.local_chain import LocalChain, local_chain
 
 # No GPU here: what Triton says of one, by the names of its documentation, is served from a file.
 GPU = """\
@@ -30,7 +30,7 @@ nv_gpu_power_usage{gpu_uuid="GPU-1"} 121.5
 
 @dataclass
 class Watched:
-    chain: LocalChain
+    chain: LocalStack
     prometheus: PrometheusServer
 
 
@@ -44,7 +44,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     make_video(folder / "watched.mp4", 20)
     make_video(folder / "watched-again.mp4", 30)
     settings = {"IMG_SIZE": "160", "DEVICE": "cpu"}
-    with local_chain(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as chain:
+    with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as chain:
         targets = {
             "gateway": [chain.gateway.url.removeprefix("http://")],
             "triton": [

@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 
 from gateway.video.stills import STILLS
+from local.stack import Keys, LocalGateway, make_keys
+from local.triton import LocalTriton, free_ports
+from local.validator import challenge_body, signed_headers
 from tests.support.chromium import Page, browser
 from tests.support.videos import make_video
-from touchline.local_chain import Keys, LocalGateway, make_keys
-from touchline.local_triton import LocalTriton, free_ports
-from touchline.validator import challenge_body, signed_headers
 
 HOSTILE = "<img src=x onerror=document.body.remove()>"
 NO_SCROLL = "document.documentElement.scrollWidth <= innerWidth"

@@ -17,14 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.child_process import start_child
+from local.stack import Keys, LocalGateway, make_keys
+from local.triton import PROJECT, LocalTriton, free_ports
+from local.validator import check_response, signed_headers
 from tests.support.installed import installed
 from tests.support.quick_models import write_quick_models
 from tests.support.redis_server import RedisServer
 from tests.support.videos import make_video
-from touchline.child_process import start_child
-from touchline.local_chain import Keys, LocalGateway, make_keys
-from touchline.local_triton import PROJECT, LocalTriton, free_ports
-from touchline.validator import check_response, signed_headers
 
 FRAMES = 201
 RETRIED = {502, 503}

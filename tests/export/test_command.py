@@ -22,9 +22,9 @@ from export import compose, tensorrt_engine
 from export.command import ExportOptions, export_model, export_models
 from export.errors import ExportError, WeightsError
 from export.plan import BuildOptions, Device
+from local.triton import LocalTriton
 from tests.export.networks import NAMES, SIZE, UNDECIDED, checkpoint, frames, run_onnxruntime, strangers
 from tests.export.tensorrt_operators import refused
-from touchline.local_triton import LocalTriton
 
 pytestmark = pytest.mark.export
 

@@ -17,11 +17,11 @@ import tritonclient.grpc as grpcclient
 
 from gateway.pipeline import paced_stride
 from gateway.protocol.models import FRAMES_A_PIECE
+from local.triton import LocalTriton
+from local.validator import challenge_body, check_response, signed_headers
 from tests.support.gateway import Traces, error_of, region_of, running_gateway, settled
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_audio, make_video
-from touchline.local_triton import LocalTriton
-from touchline.validator import challenge_body, check_response, signed_headers
 
 
 @pytest.fixture(scope="module")

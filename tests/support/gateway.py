@@ -18,11 +18,11 @@ import httpx
 import uvicorn
 
 from gateway.app import build_app
-from gateway.service import Service
+from gateway.challenges import Service
 from gateway.settings import Settings
-from touchline.local_chain import Keys, make_keys
-from touchline.local_triton import free_ports
-from touchline.validator import challenge_body, signed_headers
+from local.stack import Keys, make_keys
+from local.triton import free_ports
+from local.validator import challenge_body, signed_headers
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _threads_in_stages() -> int:
         while frame is not None:
             files.add(frame.f_code.co_filename)
             frame = frame.f_back
-        busy += any(name.endswith(("gateway/video/decode.py", "gateway/tracking.py")) for name in files)
+        busy += any(name.endswith(("gateway/video/decode.py", "gateway/tracking/tracker.py")) for name in files)
     return busy
 
 

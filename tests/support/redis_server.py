@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from local.child_process import start_child
+from local.triton import free_ports
 from tests.support.installed import installed
-from touchline.child_process import start_child
-from touchline.local_triton import free_ports
 
 
 class RedisServer:

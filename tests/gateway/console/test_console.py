@@ -17,15 +17,15 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.console.history import Scene
 from gateway.console.server import open_console
 from gateway.errors import StartupError
+from gateway.history import Scene
 from gateway.settings import Settings
 from gateway.video.stills import STILLS, Stills
+from local.triton import LocalTriton, free_ports
+from local.validator import challenge_body
 from tests.support.gateway import RunningGateway, Traces, running_gateway, settled
 from tests.support.videos import make_video, read_number
-from touchline.local_triton import LocalTriton, free_ports
-from touchline.validator import challenge_body
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.inference.outputs import Detections, detections_from_rows, keypoints_from_rows, with_ball_model
+from gateway.detections import Detections
+from gateway.inference.outputs import detections_from_rows, keypoints_from_rows, with_ball_model
 from touchline.contract import Letterbox
 
 

@@ -11,10 +11,10 @@ import pytest_asyncio
 from bittensor_wallet import Keypair
 
 from gateway.protocol.routes import MAX_BODY_BYTES
+from local.triton import LocalTriton
+from local.validator import challenge_body, signed_headers
 from tests.support.gateway import RunningGateway, error_of, running_gateway
 from tests.support.videos import make_video
-from touchline.local_triton import LocalTriton
-from touchline.validator import challenge_body, signed_headers
 
 
 @pytest_asyncio.fixture

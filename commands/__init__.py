@@ -1,0 +1,1 @@
+"""The command line: `touchline X` is commands/X.py."""

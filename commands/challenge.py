@@ -1,0 +1,136 @@
+"""`touchline challenge`: one challenge to a running gateway, or to a chain started for it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from bittensor_wallet import Keypair
+from rich.console import Console
+from rich.table import Table
+
+from gateway.errors import StartupError
+from gateway.subnet.hotkey import load_hotkey
+from local.progress import progress_bar, spinner
+from local.stack import LocalStackError, local_stack, make_keys
+from local.triton import LocalTritonError
+from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
+from touchline.atomic_file import replacing
+
+
+class ChallengeCommandError(Exception):
+    """What the user is told instead of a traceback."""
+
+
+def run_challenge(
+    console: Console,
+    video: str,
+    *,
+    gateway_url: str | None,
+    keys_directory: Path | None,
+    hotkey_file: Path | None,
+    miner_hotkey: str | None,
+    out: Path,
+) -> None:
+    """Send `video` (a path or a URL), print the stage times and save the answer to `out`."""
+    with ExitStack() as stack:
+        try:
+            if re.match(r"https?://", video):
+                url = video
+            elif Path(video).is_file():
+                url = stack.enter_context(served_file(Path(video).resolve()))
+            else:
+                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL")
+            if gateway_url is None:
+                with spinner(console, "starting Triton, gateway"):
+                    chain = stack.enter_context(local_stack())
+                gateway_url, validator, miner = chain.gateway.url, chain.keys.validator, chain.keys.miner.ss58_address
+            else:
+                validator, miner = _signer(keys_directory, hotkey_file, miner_hotkey)
+            with inferred_frames_bar(console, gateway_url):
+                outcome = send_challenge(gateway_url, validator, miner, url)
+        except (ChallengeFailed, LocalStackError, LocalTritonError, StartupError) as error:
+            raise ChallengeCommandError(str(error)) from error
+    save(outcome, out)
+    console.print(stage_table(outcome))
+    console.print(f"the answer is valid and saved to {out}")
+
+
+def save(outcome: Outcome, out: Path) -> None:
+    """Write the answer as it came."""
+    with replacing(out) as path:
+        path.write_bytes(outcome.body)
+
+
+def stage_table(outcome: Outcome) -> Table:
+    """Stage times and rates of an answered challenge."""
+    stages = outcome.stage_seconds
+    frames = len(outcome.response["frames"])
+    table = Table("stage", "seconds", "", title=f"{frames} frames", title_justify="left")
+    notes = {
+        "download": "until the last byte",
+        "decode": "waits for bytes included",
+        "infer": "at least one batch in Triton",
+        "track": "ByteTrack, interpolation",
+        "respond": "JSON",
+    }
+    for stage, note in notes.items():
+        if stage in stages:
+            table.add_row(stage, f"{stages[stage]:.2f}", note)
+    table.add_section()
+    total = stages.get("total", outcome.elapsed_s)
+    if "first_frame" in stages:
+        table.add_row("first frame", f"{stages['first_frame']:.2f}", "first reply of Triton")
+    table.add_row("gateway", f"{total:.2f}", "all stages, overlapped")
+    table.add_row("validator", f"{outcome.elapsed_s:.2f}", "signed request to last byte")
+    table.add_row("", f"{frames / outcome.elapsed_s:.0f}", "frames/s")
+    return table
+
+
+@contextmanager
+def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
+    """Show the frames that the gateway decodes, read from its metrics, while the block waits for the answer."""
+    stop = threading.Event()
+    base = _decoded_frames(gateway_url)
+
+    def poll() -> None:
+        with progress_bar(console, "challenge") as advance:
+            while True:
+                ended = stop.wait(0.2)
+                now = _decoded_frames(gateway_url)
+                if base is not None and now is not None:
+                    advance(int(now - base), int(now - base) if ended else 0)
+                if ended:
+                    return
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _decoded_frames(gateway_url: str) -> float | None:
+    try:
+        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2).text
+    except httpx.HTTPError:
+        return None
+    match = re.search(r'^touchline_frames_total\{kind="decoded"\} (\S+)', text, re.MULTILINE)
+    return float(match[1]) if match else None
+
+
+def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
+    if hotkey_file is not None and miner_hotkey is not None:
+        return load_hotkey(hotkey_file), miner_hotkey
+    if keys_directory is not None:
+        if not (keys_directory / "nodes.json").exists():
+            raise ChallengeCommandError(f"{keys_directory} holds no keys; `touchline keys {keys_directory}` makes them")
+        made = make_keys(keys_directory)
+        return made.validator, made.miner.ss58_address
+    raise ChallengeCommandError("with --gateway say who signs: --keys, or --hotkey-file and --miner-hotkey")

@@ -1,0 +1,1 @@
+"""Who may ask: hotkeys, the metagraph, nonces and signatures."""

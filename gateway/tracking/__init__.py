@@ -1,0 +1,1 @@
+"""Geometry along time: knows no Triton, no HTTP, no file."""

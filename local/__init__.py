@@ -1,0 +1,1 @@
+"""Servers on this machine: what the demo, tests, benchmarks and `touchline challenge` start."""

@@ -1,0 +1,90 @@
+"""The command line as a user meets it: as a process, its exit status and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.videos import make_video
+
+
+def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "commands.main", *arguments],
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    said = touchline("--help", cwd=tmp_path)
+    assert said.returncode == 0
+    for command in ("serve", "register", "triton", "keys", "challenge", "render", "export"):
+        assert command in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["challenge", "nowhere.mp4"], "nowhere.mp4 is neither a file nor"),
+        (["challenge", "http://127.0.0.1:9/v.mp4", "--gateway", "http://127.0.0.1:9"], "say who signs"),
+        (["challenge", "http://127.0.0.1:9/v.mp4", "--gateway", "http://127.0.0.1:9", "--keys", "."], "holds no keys"),
+        (["serve"], "hotkey file"),
+        (["register"], "hotkey file"),
+        (["triton", "--repository", "."], "holds no model"),
+        (["export", "nowhere.pt", "--target", "openvino"], "nowhere.pt"),
+        (["export", "--target", "openvino"], "nothing to export"),
+        (["export", "nowhere.pt", "--imgsz", "640"], "384x640"),
+        (["export", "nowhere.pt", "--map-class", "keeper"], "keeper=goalkeeper"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    said = touchline(*arguments, cwd=tmp_path, WALLET_PATH=str(tmp_path))
+    assert said.returncode == 1
+    assert expected in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    said = touchline("serve", cwd=tmp_path, FRAME_STRIDE="0")
+    assert said.returncode == 1
+    assert "FRAME_STRIDE" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_gateway_that_is_not_there(tmp_path: Path) -> None:
+    assert touchline("keys", "keys", cwd=tmp_path).returncode == 0
+    make_video(tmp_path / "v.mp4", 3)
+    said = touchline("challenge", "v.mp4", "--gateway", "http://127.0.0.1:9", "--keys", "keys", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "http://127.0.0.1:9 could not be asked" in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
+    first = touchline("keys", "keys", cwd=tmp_path)
+    nodes = json.loads((tmp_path / "keys" / "nodes.json").read_text())
+    assert touchline("keys", "keys", cwd=tmp_path).stdout == first.stdout
+    assert json.loads((tmp_path / "keys" / "nodes.json").read_text()) == nodes
+    for path in (tmp_path / "keys").rglob("hotkeys/*"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert "export WALLET_PATH=" in first.stdout
+
+
+@pytest.mark.parametrize("text", ["not json", "{}", '{"frames": []}'])
+def test_render_refuses_what_is_no_answer(text: str, tmp_path: Path) -> None:
+    make_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "r.json").write_text(text)
+    said = touchline("render", "v.mp4", "r.json", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    assert not list(tmp_path.glob("out/*"))

@@ -1,0 +1,35 @@
+"""The local Triton's own preparations, on a wheel of empty files."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from local.triton import _install
+
+
+def test_two_that_start_at_once_share_one_directory_of_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyvenv.cfg").write_text(f"home = {tmp_path}/bin\n")
+    wheel = tmp_path / "lib/python3.12/site-packages/pytriton/tritonserver"
+    stub = wheel / "python_backend_stubs/3.12/triton_python_backend_stub"
+    for path in (tmp_path / "lib/libpython3.12.so.1.0", wheel / "backends/python/model.so", stub):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    both_made = threading.Barrier(2)
+    rename = Path.rename
+
+    def wait_and_rename(made: Path, target: Path) -> Path:
+        both_made.wait(timeout=10)
+        return rename(made, target)
+
+    monkeypatch.setattr(Path, "rename", wait_and_rename)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(_install, [tmp_path, tmp_path])
+    assert first == second
+    assert {path.name for path in (first[1] / "python").iterdir()} == {"model.so", "triton_python_backend_stub"}
+    assert not list(tmp_path.glob(".backends-*"))
