@@ -69,7 +69,7 @@ _err = Console(stderr=True)
 
 @app.command()
 def serve() -> None:
-    """Run the gateway. Every setting comes from the environment or .env; see the README."""
+    """Run the gateway. Every setting comes from the environment or .env; see docs/settings.md."""
     import uvicorn  # noqa: PLC0415  each command imports what it needs, so that --help is quick
 
     from gateway.app import build_app  # noqa: PLC0415

@@ -15,7 +15,9 @@ from gateway.challenges import Service
 from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.metrics import Metrics, value_of
-from gateway.protocol.routes import add_error_answers, build_router
+from gateway.protocol.http import add_error_answers
+from gateway.protocol.soccer import soccer_router
+from gateway.protocol.status import status_router
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
@@ -47,6 +49,7 @@ def build_app(settings: Settings) -> FastAPI:
         _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
 
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    history = console.history if console else None
     if console is None:
         settings = settings.model_copy(update={"console_port": 0})
 
@@ -55,7 +58,8 @@ def build_app(settings: Settings) -> FastAPI:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
             service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
-            app.include_router(build_router(service, metagraph, nonces, metrics, own_hotkey, console=console))
+            app.include_router(soccer_router(service, metagraph, nonces, metrics, own_hotkey, history=history))
+            app.include_router(status_router(service, metagraph, nonces, metrics))
             background = [asyncio.create_task(service.watch_forever())]
             if redis is not None:
                 background.append(asyncio.create_task(redis.watch_forever()))
@@ -89,5 +93,5 @@ def build_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    add_error_answers(app, metrics, console)
+    add_error_answers(app, metrics, history)
     return app

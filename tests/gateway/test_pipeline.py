@@ -16,7 +16,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from gateway.pipeline import paced_stride
-from gateway.protocol.models import FRAMES_A_PIECE
+from gateway.protocol.soccer import FRAMES_A_PIECE
 from local.triton import LocalTriton
 from local.validator import challenge_body, check_response, signed_headers
 from tests.support.gateway import Traces, error_of, region_of, running_gateway, settled
@@ -183,7 +183,7 @@ async def test_a_long_answer_comes_in_pieces(
     async with running_gateway(tmp_path, quick_triton.grpc_url) as gateway:
         whole = (await gateway.challenge(videos["long"])).json()["frames"]
         assert len(whole) == 600 > FRAMES_A_PIECE
-        monkeypatch.setattr("gateway.protocol.models.FRAMES_A_PIECE", 7)
+        monkeypatch.setattr("gateway.protocol.soccer.FRAMES_A_PIECE", 7)
         assert (await gateway.challenge(videos["long"])).json()["frames"] == whole
 
 
