@@ -30,7 +30,7 @@ lint: .venv/.ready ## ruff, mypy, and the floors: nothing imports upwards
 # Each file as it is pinned, without resolving: what is installed is what is asked about.
 audit: .venv/.ready ## known vulnerabilities of the pinned packages (needs the network)
 	@for file in gateway dev triton export; do echo "requirements/$$file.txt"; \
-	  $(BIN)/uv tool run -q pip-audit@2.10.1 --disable-pip --require-hashes --progress-spinner off -r requirements/$$file.txt || failed=1; done; \
+	  $(BIN)/uv tool run -q pip-audit@2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$file.txt || failed=1; done; \
 	  test -z "$$failed"
 
 # Two environments on purpose: Triton's Python backend needs numpy 1, the gateway wants current libraries.

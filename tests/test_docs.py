@@ -81,7 +81,7 @@ def check_touchline(words: list[str]) -> None:
 
 def test_touchlines_commands_and_options_exist() -> None:
     for words in of("touchline"):
-        if words:
+        if words and words != ["X"]:
             check_touchline(words)
 
 
