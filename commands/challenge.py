@@ -130,7 +130,7 @@ def _decoded_frames(gateway_url: str) -> float | None:
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
     if hotkey_file is not None and miner_hotkey is not None:
-        return load_hotkey(hotkey_file), miner_hotkey
+        return load_hotkey(hotkey_file, "name another with --hotkey-file"), miner_hotkey
     if keys_directory is not None:
         if not (keys_directory / "nodes.json").exists():
             raise ChallengeCommandError(f"{keys_directory} holds no keys; `touchline keys {keys_directory}` makes them")

@@ -5,12 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from typing import Final
 
+import typer
 import uvicorn
 
 from commands.terminal import CommandError, read_settings
 from gateway.app import build_app
 from gateway.errors import StartupError
+from gateway.listening import bind
+
+KEEP_ALIVE_S: Final = 75
+"""Longer than validators' clients and proxies keep a connection: who closes first must not be us, in mid-request."""
 
 
 def command() -> None:
@@ -20,6 +26,8 @@ def command() -> None:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         for chatty in ("httpx", "httpcore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        # Before anything else is started: a port that cannot be had needs no engine to say so.
+        sockets = bind(settings.host, settings.port)
         gateway = build_app(settings)
     except StartupError as error:
         raise CommandError(str(error)) from error
@@ -30,6 +38,16 @@ def command() -> None:
     gc.freeze()
     # An answer is made of many small objects, none of which is garbage.
     gc.set_threshold(20_000)
-    uvicorn.run(
-        gateway, host=settings.host, port=settings.port, log_config=None, access_log=settings.log_level == "debug"
+    server = uvicorn.Server(
+        uvicorn.Config(
+            gateway,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
     )
+    server.run(sockets)
+    if not server.started:
+        raise typer.Exit(3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +17,10 @@ WIDE: Final = 160
 screen: Final = Console(width=None if sys.stdout.isatty() else WIDE)
 aside: Final = Console(stderr=True)
 """For what is said beside a command's output, and for what is wrong."""
+
+
+SECRET: Final = ("TOKEN", "PROXY", "REDIS", "PASSWORD")
+"""In the name of a setting whose value is not to be shown."""
 
 
 class CommandError(Exception):
@@ -37,14 +42,18 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = (
-            f"setting {'.'.join(str(part) for part in one['loc']).upper()}: {one['msg']}" for one in error.errors()
-        )
+        wrong = [_wrong(one) for one in error.errors()]
         raise CommandError("; ".join(wrong)) from error
     except SettingsError as error:
         raise CommandError(f"the settings cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f".env is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+
+
+def _wrong(error: Mapping[str, Any]) -> str:
+    name, given = ".".join(str(part) for part in error["loc"]).upper(), error["input"]
+    shown = f" {given!r}" if isinstance(given, str) and not any(word in name for word in SECRET) else ""
+    return f"setting {name}{shown}: {error['msg']}"
 
 
 def numbers(option: str, text: str) -> list[int]:

@@ -46,6 +46,9 @@ def build_app(settings: Settings) -> FastAPI:
     if settings.enable_torch_compile:
         _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
 
+    if settings.device == "mps":
+        _log.warning("DEVICE=mps: neither Triton nor the video decoder knows Apple's GPU, so it means DEVICE=cpu")
+
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     if console is None:
         settings = settings.model_copy(update={"console_port": 0})
