@@ -10,7 +10,7 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
-	@$(BIN)/python -m commands.demo
+	@$(BIN)/python -m commands.main demo
 
 # Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
 WORKERS := -n 2 --dist loadfile

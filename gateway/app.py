@@ -39,16 +39,11 @@ def build_app(settings: Settings) -> FastAPI:
     nonces = redis or MemoryNonces()
     metrics = Metrics()
     metagraph = Metagraph(settings)
-    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    _watch_registration(metrics, metagraph, own_hotkey)
     metrics.budget.set(settings.challenge_budget_s)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
-    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
-    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
-    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
-    if settings.enable_torch_compile:
-        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
-
+    _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     history = console.history if console else None
 
@@ -99,3 +94,19 @@ def build_app(settings: Settings) -> FastAPI:
     )
     add_error_answers(app, metrics, history)
     return app
+
+
+def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:
+    """What the metagraph says of this miner, read when it is scraped."""
+    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
+    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
+    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
+
+
+def _warn_of_no_effect(settings: Settings) -> None:
+    """Settings that are taken from old .env files and do not do what they say."""
+    if settings.enable_torch_compile:
+        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
+    if settings.device == "mps":
+        _log.warning("DEVICE=mps: neither Triton nor the video decoder knows Apple's GPU, so it means DEVICE=cpu")
