@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.steps import FAILED, OK, SKIPPED
+from benchmarks.gpu.steps import FAILED, NO_GPU, OK, SKIPPED, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {OK: "ok", SKIPPED: "skipped"}
@@ -29,21 +29,23 @@ class Step:
     arguments: tuple[str, ...]
     torch: bool = False
     """Runs with the Python that has torch."""
+    gpu: bool = True
+    """Without a GPU it is not even started."""
 
 
 def plan(clip: str, packages: tuple[str, ...]) -> list[Step]:
     """The steps, what most depends on first; together at most ten minutes."""
     return [
         Step("driver, libraries, Docker", 20, ("host",)),
-        Step("images of one TensorRT", 60, ("images",)),
+        Step("images of one TensorRT", 60, ("images",), gpu=False),
         Step("NVDEC: open", 30, ("nvdec_open", clip)),
         Step("NVDEC: the CPU's frames", 110, ("nvdec_frames", clip)),
         Step("NVDEC: speed", 70, ("nvdec_speed", clip)),
         Step("FP16 in PyTorch", 70, ("torch_half",), torch=True),
         Step("challenge, PyTorch engine", 100, ("challenge", clip, "--engine", "torch", "--packages", *packages)),
         Step("challenge, instant engine", 60, ("challenge", clip)),
-        Step("stack: own results", 55, ("stack", "stale")),
-        Step("stack: shared memory", 25, ("stack",)),
+        Step("stack: own results", 55, ("stack", "stale"), gpu=False),
+        Step("stack: shared memory", 25, ("stack",), gpu=False),
     ]
 
 
@@ -85,12 +87,14 @@ def main() -> int:
         [arguments.torch_python, "-c", "import sys; print(*(p for p in sys.path if p.endswith('-packages')))"],
         capture_output=True, text=True, check=False,
     ).stdout.split()  # fmt: skip
-    statuses = []
+    statuses, there = [], gpu()
     for step in plan(str(arguments.clip.resolve()), tuple(packages)):
         if arguments.only and not any(word in step.name for word in arguments.only):
             continue
         log = out / f"{step.name.replace(' ', '_').replace(',', '').replace(':', '')}.jsonl"
-        status, seconds, finding = run(step, arguments.torch_python if step.torch else arguments.python, log)
+        python = arguments.torch_python if step.torch else arguments.python
+        skipped = step.gpu and not there
+        status, seconds, finding = (SKIPPED, 0.0, NO_GPU) if skipped else run(step, python, log)
         statuses.append(status)
         word = WORDS.get(status, "FAILED")
         print(

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 OK, FAILED, SKIPPED = 0, 1, 77
 """Exit statuses of a step, and of the whole run. 77 is what automake's tests say for skipped."""
 
+NO_GPU = "no GPU"
+
 
 def say(**numbers: Any) -> None:
     """One line of JSON at once, so that a step that is stopped has said what it knew."""
@@ -46,5 +48,5 @@ def need_gpu() -> str:
     """The GPUs; the step is skipped without one."""
     found = gpu()
     if found is None:
-        finish(SKIPPED, "no GPU")
+        finish(SKIPPED, NO_GPU)
     return found

@@ -31,9 +31,11 @@ def contract(role: str, device: str) -> nn.Module:
         from touchline.contract import DEFAULT_SIZE
         from training.pitch_model import DecodedPitch, load
 
-        model: nn.Module = Rescaled(DecodedPitch(load(ROOT / "weights/pitch.pt")), SIZE, DEFAULT_SIZE)
+        model: nn.Module = Rescaled(DecodedPitch(load(ROOT / "weights/pitch.pt").to(device)), SIZE, DEFAULT_SIZE)
     else:
-        weights = load_weights(ROOT / "weights/player.pt", "player", None)
+        with torch.device("cpu"):  # where its file says it is
+            weights = load_weights(ROOT / "weights/player.pt", "player", None)
+        weights.model.to(device)
         rows = YoloRows(weights.model, SIZE)
         model = nn.Sequential(rows, finish(weights, Thresholds(), end_to_end=rows.end_to_end))
     return with_preprocessing(model).to(device)

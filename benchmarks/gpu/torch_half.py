@@ -23,6 +23,7 @@ def main() -> None:
         import torch
 
         from benchmarks.gpu import torch_engine
+        from export.errors import MissingPackageError
         from export.frames import parity_frames
         from export.parity import Parity, compare_boxes, compare_keypoints
     except ImportError as error:
@@ -30,9 +31,13 @@ def main() -> None:
     if device == "cuda" and not torch.cuda.is_available():
         finish(SKIPPED, f"torch {torch.__version__} has no CUDA")
     pictures = np.stack(parity_frames(None, torch_engine.SIZE))
+    try:
+        engines = {role: torch_engine.Engine(role, device) for role in ("player", "pitch")}
+    except MissingPackageError as error:
+        finish(SKIPPED, str(error))
     far, found = False, []
     for role, compare, over in (("player", compare_boxes, 0.35), ("pitch", compare_keypoints, 0.5)):
-        engine = torch_engine.Engine(role, device)
+        engine = engines[role]
         whole = torch_engine.Engine(role, device, half=False)
         apart = Parity()
         for rows, others in zip(whole(pictures), engine(pictures), strict=True):
