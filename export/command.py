@@ -146,7 +146,7 @@ def export_models(
     if options.pitch_size and PITCH_MODEL not in sources:
         raise ExportError("--pitch-imgsz: there are no weights for the pitch.")
     if options.target == "tensorrt":
-        tensorrt_engine.device_of(tensorrt_engine.kinds_here()[0])  # says what is missing before the weights are read
+        tensorrt_engine.kinds_here()  # says what is missing before the weights are read
     console = console or Console(stderr=True)
     done = []
     for role, source in sources.items():

@@ -62,7 +62,11 @@ def tensorrt_version() -> str:
 
 
 def kinds_here() -> list[Kind]:
-    """The kinds of GPU that need an engine each, at least one; EngineError if there is none or it is too old."""
+    """The kinds of GPU that need an engine each, at least one.
+
+    EngineError if there is none or it is too old, MissingPackageError without TensorRT.
+    """
+    tensorrt_version()
     try:
         kinds = kinds_of(visible_gpus())
     except (OSError, subprocess.SubprocessError, ValueError) as error:
