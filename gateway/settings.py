@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_origin
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
 _DEVICES = Path("/dev")
 _NVIDIA_DEVICE = _DEVICES / "nvidiactl"
+_OTHER_WORDS = {
+    "log_level": {"warn": "warning", "fatal": "critical", "trace": "debug"},
+    "device": {"gpu": "cuda"},
+}
+"""What others call the same choice, by setting."""
 
 
 def is_loopback(host: str) -> bool:
@@ -43,7 +48,9 @@ class Settings(BaseSettings):
         le=65535,
         description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log.")
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Verbosity of the log."
+    )
 
     netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
     subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
@@ -74,7 +81,7 @@ class Settings(BaseSettings):
     )
     inference_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one reply of Triton.")
 
-    device: Literal["cuda", "cpu"] = Field(
+    device: Literal["cuda", "cpu", "mps"] = Field(
         default_factory=lambda: "cuda" if _NVIDIA_DEVICE.exists() else "cpu",
         description="What the host has; decides the defaults below and where videos are decoded. Default: detected.",
     )
@@ -116,6 +123,27 @@ class Settings(BaseSettings):
     console_challenges: int = Field(
         50, ge=1, le=1000, description="Challenges the console keeps, about half a MB each."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write(cls, value: Any, info: ValidationInfo) -> Any:
+        """Blanks around a value mean nothing, and of one that is chosen from a list neither does its case."""
+        if not isinstance(value, str) or info.field_name in (None, "console_token"):
+            return value
+        name, value = str(info.field_name), value.strip()
+        field = cls.model_fields[name]
+        if get_origin(field.annotation) is Literal:
+            value = value.lower()
+            value = _OTHER_WORDS.get(name, {}).get(value, value)
+        if not value:
+            return field.get_default(call_default_factory=True)
+        return value
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _without_number(cls, device: Any) -> Any:
+        """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
+        return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
     @field_validator("wallet_path", "nodes_file")
     @classmethod

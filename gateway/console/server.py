@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -16,7 +15,7 @@ from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
 from gateway.errors import StartupError
 from gateway.history import History
-from gateway.pipeline import Answer
+from gateway.listening import bind
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -24,42 +23,18 @@ _LAST_REQUESTS_S = 2
 
 
 class Console:
-    """Remembers challenges and shows them on a port of its own, in the gateway's event loop."""
+    """Shows the history on a port of its own, in the gateway's event loop."""
 
     def __init__(self, settings: Settings, listener: socket.socket, busy: Callable[[], bool]) -> None:
-        self._history = History(settings.console_challenges)
         self._drawing = Drawing(busy)
+        self.history = History(settings.console_challenges, on_answered=self._drawing.compress)
         self._token = settings.console_token
         self._socket = listener
-
-    def add(
-        self,
-        *,
-        challenge_id: int | str,
-        validator: str,
-        outcome: str,
-        detail: str,
-        seconds: float,
-        answer: Answer | None = None,
-        stages: Mapping[str, float] | None = None,
-    ) -> None:
-        """Remember a challenge: see history.Entry."""
-        entry = self._history.add(
-            challenge_id=challenge_id,
-            validator=validator,
-            outcome=outcome,
-            detail=detail,
-            seconds=seconds,
-            answer=answer,
-            stages=stages or {},
-        )
-        if entry.work is not None:
-            self._drawing.compress(entry.work.stills)
 
     @asynccontextmanager
     async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
         """Serve the pages during the block."""
-        pages = build_pages(self._history, self._drawing, lambda: look(self._history), self._token)
+        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
         server = _Server(
             uvicorn.Config(
                 pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
@@ -87,8 +62,8 @@ class _Server(uvicorn.Server):
 def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None:
     """The console, if there is one. `busy` says whether a challenge is in progress.
 
-    Raises StartupError when a CONSOLE_PORT that was set cannot be had. The default one is not worth a miner that does
-    not start: it goes without a console, and says so in the log.
+    Raises StartupError when a CONSOLE_PORT or CONSOLE_HOST that was set cannot be had. The default one is not worth a
+    miner that does not start: it goes without a console, and says so in the log.
     """
     host, port = settings.console_host, settings.console_port
     if not settings.console_open:
@@ -100,17 +75,14 @@ def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None
             raise StartupError(f"CONSOLE_PORT and PORT are both {port}; set another for the console, or 0 for none")
         return Console(settings, _listen(host, port), busy)
     except StartupError as error:
-        if "console_port" in settings.model_fields_set:
+        if settings.model_fields_set & {"console_port", "console_host"}:
             raise
         _log.warning("no console: %s", error)
         return None
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise StartupError(
-            f"CONSOLE_PORT {port} on {host} cannot be listened on: {reason.lower()}; set a free one, or 0 for none"
-        ) from error
+    first, *others = bind(host, port, prefix="CONSOLE_", none_allowed=True)
+    for other in others:  # localhost is two addresses
+        other.close()
+    return first

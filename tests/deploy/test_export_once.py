@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from commands.main import app
+from commands.main import run
 from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
 
 # In place of Python: notes the command and writes what an export writes. Plans and GPUs are looked at by the project.
@@ -184,11 +183,10 @@ def test_further_flags_are_passed_on_as_they_are_and_count(host: Host) -> None:
     assert len(host.calls) == 3
 
 
-def test_the_command_takes_the_last_of_an_option_twice() -> None:
+def test_the_command_takes_the_last_of_an_option_twice(capsys: pytest.CaptureFixture[str]) -> None:
     """Which is how EXPORT_FLAGS wins over the other variables."""
-    command = ["export", "--player", "gone.pt", "--target", "openvino", "--imgsz", "64x64", "--imgsz", "64x65"]
-    asked = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
-    assert "64x65" in asked.output
+    assert run(["export", "--player", "gone.pt", "--target", "openvino", "--imgsz", "64x64", "--imgsz", "64x65"]) == 1
+    assert "64x65" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["weights", "release", "gpu", "another", "code", "lost", "unfit"])
@@ -357,10 +355,9 @@ def test_missing_weights_are_named(host: Host) -> None:
     assert not host.calls
 
 
-def test_the_real_command_takes_these_options(host: Host) -> None:
+def test_the_real_command_takes_these_options(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Parsed by the command itself, which then stops because TensorRT is not here; a wrong option would end in 2."""
     host.export(PLAYER_WEIGHTS="gone.pt", PITCH_WEIGHTS="gone.pt", BALL_WEIGHTS="gone.pt")
     (call,) = host.calls
-    asked = CliRunner().invoke(app, call[2:], env={"COLUMNS": "200"})
-    assert asked.exit_code == 1, asked.output
-    assert "TensorRT" in asked.output
+    assert run(call[2:]) == 1
+    assert "TensorRT" in capsys.readouterr().err
