@@ -41,6 +41,7 @@ def build_app(settings: Settings) -> FastAPI:
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
     metrics.budget.set(settings.challenge_budget_s)
+    metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)

@@ -185,6 +185,11 @@ class Settings(BaseSettings):
         return tuple(dict.fromkeys(map(int, self.gpus.split(","))))
 
     @property
+    def gpu_count(self) -> int:
+        """How many GPUs serve: one at least where there is any."""
+        return max(1, len(self.gpu_numbers)) if self.on_gpu else 0
+
+    @property
     def slot_frames(self) -> int:
         """Frames in one slot, which is the largest batch sent to Triton."""
         return self.batch_size or (32 if self.on_gpu else 16)
@@ -202,7 +207,7 @@ class Settings(BaseSettings):
 
     @property
     def concurrent_challenges(self) -> int:
-        return self.max_concurrent_challenges or (4 * max(1, len(self.gpu_numbers)) if self.on_gpu else 2)
+        return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
 
     @property
     def console_on_loopback(self) -> bool:
