@@ -101,7 +101,7 @@ def test_compose_commands_name_services_and_touchlines_commands() -> None:
         elif words[:1] in (["logs"], ["build"]):
             assert set(words[1:]) <= services.keys()
         else:
-            assert words == [] or words[0] in ("up", "create", "cp", "ps"), words
+            assert words == [] or words[0] in ("up", "create", "cp", "ps", "down"), words
     assert ran >= 3
 
 
