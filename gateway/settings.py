@@ -190,6 +190,14 @@ class Settings(BaseSettings):
         return max(1, len(self.gpu_numbers)) if self.on_gpu else 0
 
     @property
+    def cuda_environment(self) -> dict[str, str]:
+        """What tells CUDA to use GPUS, which it then numbers from 0 in that order; NVDEC takes the first."""
+        if not self.on_gpu:
+            return {}
+        chosen = {} if self.gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpu_numbers))}
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **chosen}
+
+    @property
     def slot_frames(self) -> int:
         """Frames in one slot, which is the largest batch sent to Triton."""
         return self.batch_size or (32 if self.on_gpu else 16)

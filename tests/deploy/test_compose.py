@@ -256,6 +256,13 @@ def test_as_many_challenges_as_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (tmp_path / name).touch()
     assert taken("all") == ((0, 1, 10), 12)
     assert taken("all", "cpu") == ((), 2)
+    # All are in the gateway's container, and NVDEC would take the first of them.
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert Settings(_env_file=None, device="cuda", gpus="2, 1").cuda_environment == order | {
+        "CUDA_VISIBLE_DEVICES": "2,1"
+    }
+    assert Settings(_env_file=None, device="cuda", gpus="all").cuda_environment == order
+    assert Settings(_env_file=None, device="cpu").cuda_environment == {}
     for wrong in ("none", "0,", "0;1", "-1", "GPU-4a"):
         with pytest.raises(ValueError, match="is all, or numbers of nvidia-smi"):
             taken(wrong)
