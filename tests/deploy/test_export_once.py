@@ -248,12 +248,18 @@ def test_a_failed_export_is_tried_again_and_leaves_the_old_engines(host: Host) -
 
 
 def test_two_exports_do_not_meet(host: Host) -> None:
-    host.tool("python", PYTHON.replace("echo", "sleep 0.5; echo", 1))
-    first = subprocess.Popen(["sh", DEPLOY / "export.sh"], cwd=host.root, env=host.environment())
-    wait_for(lambda: [path.name for path in host.root.glob("building")], 1)
-    second = host.export()
-    assert first.wait(30) == 0
-    assert "waiting for another export" in second.stdout and "up to date" in second.stdout
+    host.tool("python", PYTHON.replace("echo", "while [ ! -e go ]; do sleep 0.05; done; echo", 1))
+    command = ["sh", str(DEPLOY / "export.sh")]
+    with subprocess.Popen(command, cwd=host.root, env=host.environment()) as first:
+        wait_for(lambda: [path.name for path in host.root.glob("building")], 1)
+        with subprocess.Popen(
+            command, cwd=host.root, env=host.environment(), text=True, stdout=subprocess.PIPE
+        ) as second:
+            assert second.stdout
+            assert any("waiting for another export" in line for line in iter(second.stdout.readline, ""))
+            (host.root / "go").touch()
+            assert "up to date" in second.stdout.read()
+        assert first.wait(30) == second.wait(30) == 0
     assert len(host.calls) == 1
 
 
