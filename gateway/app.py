@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 def build_app(settings: Settings) -> FastAPI:
     """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
+    for name, value in settings.cuda_environment.items():
+        os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
     redis_url = settings.nonce_redis_url.get_secret_value()
     redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
@@ -41,6 +44,7 @@ def build_app(settings: Settings) -> FastAPI:
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
     metrics.budget.set(settings.challenge_budget_s)
+    metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)

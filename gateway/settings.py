@@ -11,7 +11,8 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
-_NVIDIA_DEVICE = Path("/dev/nvidiactl")
+_DEVICES = Path("/dev")
+_NVIDIA_DEVICE = _DEVICES / "nvidiactl"
 _OTHER_WORDS = {
     "log_level": {"warn": "warning", "fatal": "critical", "trace": "debug"},
     "device": {"gpu": "cuda"},
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
         default_factory=lambda: "cuda" if _NVIDIA_DEVICE.exists() else "cpu",
         description="What the host has; decides the defaults below and where videos are decoded. Default: detected.",
     )
+    gpus: str = Field(
+        "0",
+        description="GPUs that serve, by their numbers in nvidia-smi with commas between; or all. Decides how many "
+        "challenges are taken at once.",
+    )
     img_size: int = Field(
         640, description="Width of the model input you expect; the served models decide, and a difference is logged."
     )
@@ -101,7 +107,7 @@ class Settings(BaseSettings):
     track_buffer_size: int = Field(30, ge=0, description="Source frames at 30 fps that a lost track is remembered.")
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
-    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 on a GPU, 2 on a CPU.")
+    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
     challenge_budget_s: float = Field(
         12.0, gt=0, description="When the measured rate will not make it, the stride grows during the challenge."
     )
@@ -144,6 +150,14 @@ class Settings(BaseSettings):
     def _expand_home(cls, path: Path) -> Path:
         return path.expanduser()
 
+    @field_validator("gpus")
+    @classmethod
+    def _number_gpus(cls, gpus: str) -> str:
+        gpus = gpus.replace(" ", "").lower()
+        if not re.fullmatch(r"all|\d+(,\d+)*", gpus):
+            raise ValueError("is all, or numbers of nvidia-smi with commas between, as 0,1")
+        return gpus
+
     @field_validator("triton_urls")
     @classmethod
     def _name_a_triton(cls, urls: str) -> str:
@@ -159,6 +173,29 @@ class Settings(BaseSettings):
     @property
     def on_gpu(self) -> bool:
         return self.device == "cuda"
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """GPUS as numbers, each once; empty on a CPU, or where there is no device file to count them by."""
+        if not self.on_gpu:
+            return ()
+        if self.gpus == "all":
+            found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in _DEVICES.glob("nvidia*"))
+            return tuple(sorted(int(name[1]) for name in found if name))
+        return tuple(dict.fromkeys(map(int, self.gpus.split(","))))
+
+    @property
+    def gpu_count(self) -> int:
+        """How many GPUs serve: one at least where there is any."""
+        return max(1, len(self.gpu_numbers)) if self.on_gpu else 0
+
+    @property
+    def cuda_environment(self) -> dict[str, str]:
+        """What tells CUDA to use GPUS, which it then numbers from 0 in that order; NVDEC takes the first."""
+        if not self.on_gpu:
+            return {}
+        chosen = {} if self.gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpu_numbers))}
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **chosen}
 
     @property
     def slot_frames(self) -> int:
@@ -178,7 +215,7 @@ class Settings(BaseSettings):
 
     @property
     def concurrent_challenges(self) -> int:
-        return self.max_concurrent_challenges or (4 if self.on_gpu else 2)
+        return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
 
     @property
     def console_on_loopback(self) -> bool:

@@ -100,8 +100,10 @@ def test_compose_commands_name_services_and_touchlines_commands() -> None:
             assert services[words[at]]["image"] == compose("gpu")["services"]["gateway"]["image"]
         elif words[:1] in (["logs"], ["build"]):
             assert set(words[1:]) <= services.keys()
+        elif words[:1] == ["exec"]:
+            assert words[1] in services
         else:
-            assert words == [] or words[0] in ("up", "create", "cp", "ps"), words
+            assert words == [] or words[0] in ("up", "create", "cp", "ps", "down"), words
     assert ran >= 3
 
 
