@@ -19,7 +19,7 @@ def main() -> None:
         finish(SKIPPED, "no Docker")
     running = (tried(*COMPOSE, "ps", "--services", "--status", "running") or "").split()
     if not {"gateway", "triton"} <= set(running):
-        finish(SKIPPED, "the stack is not up: docker compose -f deploy/docker-compose.gpu.yml up -d --build")
+        finish(SKIPPED, "the stack is not up: docker compose up -d --build")
     if sys.argv[1:] == ["stale"]:
         done = subprocess.run(
             [*COMPOSE, "exec", "-T", "gateway", "python", "-"],
