@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 
@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from gateway.challenges import Service
 from gateway.console.overview import look
 from gateway.console.server import open_console
+from gateway.doctor.finding import Finding
 from gateway.metrics import Metrics, value_of
 from gateway.protocol.routes import add_error_answers, build_router
 from gateway.settings import Settings
@@ -26,8 +27,11 @@ from touchline import __version__
 _log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
+def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
+    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong.
+
+    `findings` are the doctor's, which the console shows.
+    """
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
     redis_url = settings.nonce_redis_url.get_secret_value()
@@ -75,6 +79,7 @@ def build_app(settings: Settings) -> FastAPI:
                 nonces=nonces,
                 metrics=metrics,
                 hotkey=own_hotkey,
+                findings=findings,
             )
             try:
                 async with console.serving(view) if console else nullcontext():
