@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from commands.terminal import CommandError, read_settings, screen
+from commands.terminal import CommandError, aside, read_settings, screen
 from gateway.errors import StartupError
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.standing import Endpoint, Standing, endpoint_name, open_chain, read_standing
+from local.progress import spinner
 
 if TYPE_CHECKING:
     from bittensor import Client, Intent, Wallet
@@ -48,7 +49,7 @@ def run_register(console: Console, settings: Settings, *, ip: str | None, max_co
             "check the network, or set SUBTENSOR_ADDRESS"
         ) from error
     except (bittensor.BittensorError, ValueError) as error:  # a wrong password among them
-        raise RegisterError(str(error)) from error
+        raise RegisterError(f"{error}; check SUBTENSOR_NETWORK, SUBTENSOR_ADDRESS and the wallet") from error
 
 
 def choose_endpoint(ip: str | None, announced: Endpoint | None, port: int, *, private: bool = False) -> Endpoint:
@@ -115,12 +116,14 @@ async def _register(
     yes: bool,
 ) -> None:
     coldkey = wallet.coldkeypub.ss58_address if wallet.coldkeypub_file.is_readable() else None
-    async with asyncio.timeout(READ_TIMEOUT_S):
-        chain = open_chain(settings)
-        await chain.connect()
-    try:
+    with spinner(aside, "asking the chain"):
         async with asyncio.timeout(READ_TIMEOUT_S):
-            standing = await read_standing(chain, settings.netuid, hotkey, coldkey)
+            chain = open_chain(settings)
+            await chain.connect()
+    try:
+        with spinner(aside, "hotkey's standing"):
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                standing = await read_standing(chain, settings.netuid, hotkey, coldkey)
         in_the_way = obstacles(standing, wallet, max_cost)
         endpoint = None
         try:
@@ -186,7 +189,7 @@ def command(
     ip: Annotated[
         str | None, typer.Option(help="This host's public IPv4 address. Default: the one that is announced now.")
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="TAO that registering may cost at most.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="TAO that registering may cost at most.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
 ) -> None:
     """Register the hotkey with the subnet and announce this miner's address. Settings as for `serve`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import sys
 from typing import Final
 
@@ -27,6 +28,7 @@ KEEP_ALIVE_S: Final = 75
 def command() -> None:
     """Run the gateway. Every setting comes from the environment or .env: `touchline settings` lists them."""
     settings = read_settings()
+    sockets: list[socket.socket] = []
     try:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         for chatty in ("httpx", "httpcore"):
@@ -39,6 +41,8 @@ def command() -> None:
                 _log.error("%s", finding)
         gateway = build_app(settings, findings)
     except StartupError as error:
+        for one in sockets:
+            one.close()
         raise CommandError(str(error)) from error
     # Decoding takes the interpreter back after every packet; at Python's 5 ms it and tracking wait for each other.
     sys.setswitchinterval(0.02)

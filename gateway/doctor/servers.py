@@ -46,7 +46,9 @@ async def triton(address: str, settings: Settings) -> list[Finding]:
         return [*found, *await _tried(client, about, models, settings)]
     except GatewayError as error:
         says, _, remedy = str(error).rpartition("; ")
-        return [bad(about, says or remedy, remedy if says else start)]
+        if address.endswith((":8000", ":8002")):
+            remedy = "gRPC is at 8001, 8000 is its HTTP and 8002 its metrics"
+        return [bad(about, says or str(error), remedy if says else start)]
     finally:
         await client.close()
 
