@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo doctor test test-export lint triton-env requirements clean python
+.PHONY: help demo doctor test test-export lint audit triton-env requirements clean python
 SHELL := /bin/bash
 UV := 0.13.9
 
@@ -24,10 +24,17 @@ test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
 	.venv-export/bin/python -m pytest $(WORKERS) tests/export tests/training
 
-lint: .venv/.ready ## ruff and mypy
+lint: .venv/.ready ## ruff, mypy, and the floors: nothing imports upwards
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# Each file as it is pinned, without resolving: what is installed is what is asked about.
+audit: .venv/.ready ## known vulnerabilities of the pinned packages (needs the network)
+	@for file in gateway dev triton export; do echo "requirements/$$file.txt"; \
+	  $(BIN)/uv tool run -q pip-audit@2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$file.txt || failed=1; done; \
+	  test -z "$$failed"
 
 # Two environments on purpose: Triton's Python backend needs numpy 1, the gateway wants current libraries.
 # uv, because plain pip takes minutes to install the same pins; --no-deps, because the pins are complete.
@@ -72,7 +79,7 @@ python:
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header
 requirements: .venv/.ready ## compile the pinned requirements anew
 	$(COMPILE) --override requirements/overrides.txt requirements/gateway.in -o requirements/gateway.txt
-	$(COMPILE) --constraint requirements/gateway.txt requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) --override requirements/overrides.txt --constraint requirements/gateway.txt requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/triton.in -o requirements/triton.txt
 	$(COMPILE) --override requirements/export-overrides.txt requirements/export.in -o requirements/export.txt
 	$(COMPILE) --no-deps requirements/export-tensorrt.in -o requirements/export-tensorrt.txt

@@ -1,1 +1,1 @@
-"""What the README's numbers come from: one module a table, each run with `python -m benchmarks.NAME`."""
+"""What the numbers in docs/numbers.md come from: one module a table, each run with `python -m benchmarks.NAME`."""

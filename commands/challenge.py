@@ -23,6 +23,7 @@ from local.stack import LocalStackError, local_stack, make_keys
 from local.triton import LocalTritonError
 from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
 from touchline.atomic_file import replacing
+from touchline.stages import STAGES
 
 
 class ChallengeCommandError(CommandError):
@@ -79,14 +80,7 @@ def stage_table(outcome: Outcome) -> Table:
     stages = outcome.stage_seconds
     frames = len(outcome.response["frames"])
     table = Table("stage", "seconds", "", title=f"{frames} frames", title_justify="left")
-    notes = {
-        "download": "until the last byte",
-        "decode": "waits for bytes included",
-        "infer": "at least one batch in Triton",
-        "track": "ByteTrack, interpolation",
-        "respond": "JSON",
-    }
-    for stage, note in notes.items():
+    for stage, note in STAGES.items():
         if stage in stages:
             table.add_row(stage, f"{stages[stage]:.2f}", note)
     table.add_section()

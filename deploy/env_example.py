@@ -1,4 +1,4 @@
-"""Writes the gateway's settings into .env.example, descriptions and defaults as gateway/settings.py has them.
+"""Writes the gateway's settings into .env.example and docs/settings.md, as gateway/settings.py has them.
 
 Run it after a change of the settings: python deploy/env_example.py
 """
@@ -10,8 +10,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pydantic import SecretStr
+
 PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLE = PROJECT / "deploy" / ".env.example"
+PAGE = PROJECT / "docs" / "settings.md"
 NEW_SETTINGS_GO_BEFORE = "# ---- Set inside the containers"
 
 
@@ -32,6 +35,30 @@ def updated(text: str) -> str:
     return text
 
 
+def page(text: str) -> str:
+    """The page with the table of every setting as it must be."""
+    from gateway.settings import Settings  # noqa: PLC0415
+
+    rows = ["| name | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "detected" if field.default_factory else _written(field.default)
+        rows.append(f"| `{name.upper()}` | {default} | {field.description} |")
+    table = "\n".join(rows) + "\n"
+    return re.sub(r"^\| name \| default \|.*?\n(?!\|)", lambda _: table, text, count=1, flags=re.DOTALL | re.MULTILINE)
+
+
+def _written(value: object) -> str:
+    """A default as a .env file has it."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(PROJECT))
+    PAGE.write_text(page(PAGE.read_text()))
     EXAMPLE.write_text(updated(EXAMPLE.read_text()))

@@ -11,12 +11,16 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
-from gateway.challenges import Service
+from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
+from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
-from gateway.protocol.routes import add_error_answers, build_router
+from gateway.pipeline import Pipeline
+from gateway.protocol.http import add_error_answers
+from gateway.protocol.soccer import soccer_router
+from gateway.protocol.status import status_router
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
@@ -39,31 +43,25 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     nonces = redis or MemoryNonces()
     metrics = Metrics()
     metagraph = Metagraph(settings)
-    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
-    metrics.limit.set(settings.concurrent_challenges)
+    _watch_registration(metrics, metagraph, own_hotkey)
     metrics.budget.set(settings.challenge_budget_s)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
-    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
-    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
-    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
-    if settings.enable_torch_compile:
-        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
-
-    if settings.device == "mps":
-        _log.warning("DEVICE=mps: neither Triton nor the video decoder knows Apple's GPU, so it means DEVICE=cpu")
-
+    _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
-    if console is None:
-        settings = settings.model_copy(update={"console_port": 0})
+    history = console.history if console else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
-            service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
-            app.include_router(build_router(service, metagraph, nonces, metrics, own_hotkey, console=console))
-            background = [asyncio.create_task(service.watch_forever())]
+            slots = settings.concurrent_challenges * settings.slots_per_challenge
+            engine = app.state.engine = Engine(settings, metrics, slots=slots)
+            pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
+            challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
+            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
+            background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:
                 background.append(asyncio.create_task(redis.watch_forever()))
             if settings.refresh_nodes:
@@ -74,7 +72,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             view = partial(
                 look,
                 settings=settings,
-                service=service,
+                engine=engine,
                 metagraph=metagraph,
                 nonces=nonces,
                 metrics=metrics,
@@ -90,12 +88,30 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 for task in background:
                     with suppress(asyncio.CancelledError):
                         await task
-                await service.close()
+                await challenges.close()
+                await engine.close()
+                pipeline.close()
                 if redis is not None:
                     await redis.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    add_error_answers(app, metrics, console)
+    add_error_answers(app, metrics, history)
     return app
+
+
+def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:
+    """What the metagraph says of this miner, read when it is scraped."""
+    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
+    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
+    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
+
+
+def _warn_of_no_effect(settings: Settings) -> None:
+    """Settings that are taken from old .env files and do not do what they say."""
+    if settings.enable_torch_compile:
+        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
+    if settings.device == "mps":
+        _log.warning("DEVICE=mps: neither Triton nor the video decoder knows Apple's GPU, so it means DEVICE=cpu")

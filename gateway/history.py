@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +104,9 @@ class Entry:
 class History:
     """The last `size` answered and the last `size` refused challenges; neither can push the other out."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, on_answered: Callable[[Stills], None] = lambda _: None) -> None:
+        """`on_answered` is handed the pictures of each answer that has some."""
+        self._on_answered = on_answered
         self._answered = deque[Entry](maxlen=size)
         self._refused = deque[Entry](maxlen=size)
         self._last_key = 0
@@ -132,6 +134,8 @@ class History:
             _work(answer, stages) if answer is not None else None,
         )
         (self._refused if answer is None else self._answered).append(entry)
+        if entry.work is not None:
+            self._on_answered(entry.work.stills)
         return entry
 
     def __iter__(self) -> Iterator[Entry]:

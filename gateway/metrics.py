@@ -15,8 +15,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.errors import GatewayError, every_reason
 from touchline import __version__
+from touchline.stages import TIMES
 
-STAGES = ("download", "decode", "infer", "track", "respond", "first_frame", "total")
 _SECONDS = (
     0.005,
     0.01,
@@ -119,7 +119,7 @@ class Metrics:
         )
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
-        for stage in STAGES:
+        for stage in TIMES:
             self.stage_seconds.labels(stage)
         for outcome in ("answered", "client_gone", *every_reason(GatewayError)):
             self.challenges.labels(outcome)

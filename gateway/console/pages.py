@@ -17,19 +17,10 @@ from gateway.console.guard import HEADERS, refusal
 from gateway.console.overview import Overview
 from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
 from gateway.history import History, Scene, Work
-from gateway.metrics import STAGES
 from touchline.contract import CLASS_NAMES
 from touchline.pitch_map import map_size
+from touchline.stages import STAGES
 
-BARS: Final = tuple(stage for stage in STAGES if stage not in ("first_frame", "total"))
-"""The stages that a bar shows."""
-NOTES: Final = {
-    "download": "until the last byte",
-    "decode": "waits for bytes included",
-    "infer": "at least one batch in Triton",
-    "track": "ByteTrack, interpolation",
-    "respond": "JSON",
-}
 MAP_SIZE: Final = map_size(MAP_WIDTH)
 """Width and height of the pitch seen from above, in pixels."""
 _HERE = Path(__file__).parent
@@ -66,7 +57,7 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
     async def front(show: Shown = "all") -> Response:
         entries = [entry for entry in history if show == "all" or (entry.work is None) == (show == "refused")]
         longest = max((max(entry.work.stages.values()) for entry in entries if entry.work), default=0.0)
-        return page("front.html", now=look(), entries=entries, show=show, longest_s=longest, stages=BARS)
+        return page("front.html", now=look(), entries=entries, show=show, longest_s=longest, stages=STAGES)
 
     @app.get("/console/challenges/{key}")
     async def challenge(key: int) -> Response:
@@ -74,9 +65,7 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
         if entry is None:
             return page("gone.html", 404)
         scenes = [_facts(scene, entry.work) for scene in entry.work.scenes.values()] if entry.work else []
-        return page(
-            "challenge.html", entry=entry, now=look(), stages=BARS, notes=NOTES, scenes=scenes, map_size=MAP_SIZE
-        )
+        return page("challenge.html", entry=entry, now=look(), stages=STAGES, scenes=scenes, map_size=MAP_SIZE)
 
     @app.get("/console/challenges/{key}/frame-{number}.jpg")
     async def frame(key: int, number: int) -> Response:

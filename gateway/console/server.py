@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -16,7 +16,6 @@ from gateway.console.pictures import Drawing
 from gateway.errors import StartupError
 from gateway.history import History
 from gateway.listening import bind
-from gateway.pipeline import Answer
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -24,42 +23,18 @@ _LAST_REQUESTS_S = 2
 
 
 class Console:
-    """Remembers challenges and shows them on a port of its own, in the gateway's event loop."""
+    """Shows the history on a port of its own, in the gateway's event loop."""
 
     def __init__(self, settings: Settings, listener: socket.socket, busy: Callable[[], bool]) -> None:
-        self._history = History(settings.console_challenges)
         self._drawing = Drawing(busy)
+        self.history = History(settings.console_challenges, on_answered=self._drawing.compress)
         self._token = settings.console_token
         self._socket = listener
-
-    def add(
-        self,
-        *,
-        challenge_id: int | str,
-        validator: str,
-        outcome: str,
-        detail: str,
-        seconds: float,
-        answer: Answer | None = None,
-        stages: Mapping[str, float] | None = None,
-    ) -> None:
-        """Remember a challenge: see history.Entry."""
-        entry = self._history.add(
-            challenge_id=challenge_id,
-            validator=validator,
-            outcome=outcome,
-            detail=detail,
-            seconds=seconds,
-            answer=answer,
-            stages=stages or {},
-        )
-        if entry.work is not None:
-            self._drawing.compress(entry.work.stills)
 
     @asynccontextmanager
     async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
         """Serve the pages during the block."""
-        pages = build_pages(self._history, self._drawing, lambda: look(self._history), self._token)
+        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
         server = _Server(
             uvicorn.Config(
                 pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S

@@ -19,7 +19,7 @@ from gateway.errors import NoncesUnavailable
 from gateway.settings import Settings
 from gateway.subnet.nonces import RedisNonces
 from local.triton import DEFAULT_ENVIRONMENT, _install
-from tests.deploy.files import DEPLOY, VARIANTS, bytes_of, compose, compose_files, tool, variables
+from tests.deploy.files import DEPLOY, PROJECT, VARIANTS, bytes_of, compose, compose_files, tool, variables
 from tests.support.redis_server import RedisServer
 
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
@@ -195,6 +195,11 @@ def test_the_example_is_what_the_settings_say() -> None:
     assert env_example().updated(text) == text, "run: python deploy/env_example.py"
     for name in Settings.model_fields:
         assert text.count(f"\n#{name.upper()}=") == 1
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    text = (PROJECT / "docs" / "settings.md").read_text()
+    assert env_example().page(text) == text, "run: python deploy/env_example.py"
 
 
 def test_the_example_has_the_variables_of_the_compose_files_and_no_other() -> None:

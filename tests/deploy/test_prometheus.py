@@ -35,7 +35,7 @@ def test_every_alert_fires_when_it_should_and_not_before() -> None:
 def test_every_alert_says_what_to_do() -> None:
     for alert in alerts():
         assert alert["labels"]["severity"] in ("critical", "warning")
-        assert {"summary", "description", "readme", "runbook"} == set(alert["annotations"])
+        assert {"summary", "description", "page", "runbook"} == set(alert["annotations"])
         assert alert["annotations"]["runbook"].startswith("1. ")
         for setting in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", alert["annotations"]["runbook"]):
             assert setting in (DEPLOY / ".env.example").read_text(), f"{alert['alert']} names {setting}"

@@ -1,4 +1,4 @@
-"""What the README says exists: settings with their defaults, commands with their options, files, alerts."""
+"""What README and docs/ say exists: settings with their defaults, commands with their options, files, links, alerts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, PROJECT, compose
 from tests.deploy.test_prometheus import alerts
 
-README = PROJECT / "README.md"
+DOCS = PROJECT / "docs"
+PAGES = sorted([*PROJECT.glob("*.md"), *DOCS.glob("*.md"), *PROJECT.glob("training/*.md")])
+SETTINGS = DOCS / "settings.md"
+TROUBLE = DOCS / "trouble.md"
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    section = README.read_text().split("## Settings")[1].split("\n## ")[0]
     return {
         name: (default, meaning)
-        for name, default, meaning in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*) \|$", section, re.M)
+        for name, default, meaning in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*) \|$", SETTINGS.read_text(), re.M)
     }
 
 
@@ -42,9 +44,14 @@ def test_the_documented_default_is_the_default(name: str) -> None:
         assert default == _written(field.default)
 
 
+def everything() -> str:
+    """README and the pages for operators."""
+    return "\n".join(page.read_text() for page in PAGES if "training" not in page.parts)
+
+
 def commands() -> list[list[str]]:
     """Every command of a code block or between backticks, as words; several in one line apart."""
-    text = README.read_text().replace("\\\n", " ")
+    text = everything().replace("\\\n", " ")
     written = re.findall(r"^(?: {4}| {7})(\S.+)$", text, re.M) + re.findall(r"`([^`]+)`", text)
     lines = [line.split("  #")[0] for line in written]
     return [shlex.split(part) for line in lines for part in re.split(r"&&|;|\|", line) if part.count('"') % 2 == 0]
@@ -62,6 +69,9 @@ def check_touchline(words: list[str]) -> None:
     rest = iter(words)
     while hasattr(command, "commands"):
         name = next(rest)
+        if name.startswith("--"):
+            assert name in {option for parameter in command.params for option in parameter.opts}, name
+            return
         assert name in command.commands, f"there is no touchline {name}"
         command = command.commands[name]
         command = command.load() if isinstance(command, Later) else command
@@ -72,7 +82,7 @@ def check_touchline(words: list[str]) -> None:
 
 def test_touchlines_commands_and_options_exist() -> None:
     for words in of("touchline"):
-        if words:
+        if words and words != ["X"]:
             check_touchline(words)
 
 
@@ -116,20 +126,41 @@ def test_what_btcli_is_asked_it_knows() -> None:
 
 
 def test_files_and_folders_exist() -> None:
-    text = README.read_text()
-    links = re.findall(r"\]\(([^)#]+)\)", text)
+    text = everything()
     folders = re.findall(r"^\| `([a-z_]+/)` \|", text, re.M)
     named = re.findall(r"`(deploy/[\w./-]+)`", text)
     copied = [f"deploy/{word}" for words in of("cp") for word in words if word.startswith(("../", ".env"))]
-    assert links and folders and named and copied
-    for path in {*links, *folders, *named, *copied} - {"deploy/.env", "deploy/weights/"}:
+    assert folders and named and copied
+    for path in {*folders, *named, *copied} - {"deploy/.env", "deploy/weights/"}:
         assert (PROJECT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        if "://" in path:
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if heading:
+            anchors = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in _headings(file)}
+            assert heading in anchors, f"{page.name} links to {target}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (PROJECT / "README.md").read_text()))
+    assert reached == {f"docs/{page.name}" for page in DOCS.glob("*.md")}
+
+
+def _headings(file: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+
+
 def test_every_alert_is_listed() -> None:
-    section = README.read_text().split("### Alerts")[1].split("\n## ")[0]
+    section = TROUBLE.read_text().split("## Alerts")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) == {str(alert["alert"]) for alert in alerts()}
-    assert {alert["annotations"]["readme"] for alert in alerts()} == {"README.md#alerts"}
+    assert {alert["annotations"]["page"] for alert in alerts()} == {"docs/trouble.md#alerts"}
 
 
 def test_compose_means_the_gpu_variant() -> None:

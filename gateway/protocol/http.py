@@ -1,0 +1,138 @@
+"""What all routes of the public port share: bodies, callers that hang up, errors as JSON, stage times, the history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from gateway.errors import BadRequest, GatewayError
+from gateway.history import History
+from gateway.metrics import Metrics
+from gateway.pipeline import Answer, StageTimes
+from gateway.subnet.signing import VALIDATOR_HOTKEY
+
+CLIENT_CLOSED_REQUEST = 499
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class ClientGone(Exception):
+    """The caller hung up before the answer was ready."""
+
+
+def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = None) -> None:
+    """The one place where errors become HTTP answers."""
+
+    @app.exception_handler(GatewayError)
+    async def told(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, GatewayError)
+        metrics.challenges.labels(error.reason).inc()
+        remember(history, request, error.reason, str(error))
+        _log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
+        headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+        return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """A defect of ours: the caller learns no more than that; the log has the rest."""
+        metrics.challenges.labels(GatewayError.reason).inc()
+        detail = "the gateway failed; its log says why"
+        remember(history, request, GatewayError.reason, detail)
+        return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes. Raises BadRequest as soon as there are more."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BadRequest(f"the body is larger than {limit} bytes; a challenge is one small JSON object")
+    return bytes(body)
+
+
+async def until_disconnect(request: Request, work: Awaitable[_Result]) -> _Result:
+    """What `work` gives, or ClientGone as soon as the caller hangs up: nobody else would read it."""
+
+    async def disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(disconnect())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.wait({working, leaving})
+
+
+def count_answered(metrics: Metrics, challenge_id: int | str, answer: Answer, stages: Mapping[str, float]) -> None:
+    metrics.challenges.labels("answered").inc()
+    metrics.last_answer.set_to_current_time()
+    for stage, seconds in stages.items():
+        metrics.stage_seconds.labels(stage).observe(seconds)
+    _log.info(
+        "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
+        challenge_id,
+        answer.times.total_s,
+        answer.frame_count,
+        answer.inferred_count,
+        answer.largest_stride,
+        answer.frame_count / answer.times.total_s,
+    )
+
+
+def remember(
+    history: History | None,
+    request: Request,
+    outcome: str,
+    detail: str = "",
+    *,
+    answer: Answer | None = None,
+    stages: Mapping[str, float] | None = None,
+) -> None:
+    """Write the challenge into the history, if there is one."""
+    started = getattr(request.state, "started", None)
+    if history is None or started is None:
+        return
+    history.add(
+        challenge_id=getattr(request.state, "challenge_id", ""),
+        validator=request.headers.get(VALIDATOR_HOTKEY, ""),
+        outcome=outcome,
+        detail=detail,
+        seconds=time.perf_counter() - started,
+        answer=answer,
+        stages=stages or {},
+    )
+
+
+def stages_of(times: StageTimes, respond_s: float) -> dict[str, float]:
+    return {
+        "download": times.download_s,
+        "decode": times.decode_s,
+        "infer": times.infer_s,
+        "track": times.track_s,
+        "respond": respond_s,
+        "first_frame": times.first_frame_s,
+        "total": times.total_s + respond_s,
+    }
+
+
+def server_timing(stages: Mapping[str, float]) -> str:
+    """The stage times as the Server-Timing header writes them, in milliseconds (W3C Server Timing).
+
+    The header leaves before the body: of responding it counts the first piece.
+    """
+    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in stages.items())

@@ -1,0 +1,154 @@
+"""POST /soccer/challenge: the subnet's challenge and its answer, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.challenges import Challenges
+from gateway.errors import BadChallenge, BadRequest, Unauthorized
+from gateway.history import History
+from gateway.metrics import Metrics
+from gateway.pipeline import Answer
+from gateway.protocol.http import (
+    CLIENT_CLOSED_REQUEST,
+    ClientGone,
+    count_answered,
+    read_body,
+    remember,
+    server_timing,
+    stages_of,
+    until_disconnect,
+)
+from gateway.subnet.metagraph import Metagraph
+from gateway.subnet.nonces import NonceStore
+from gateway.subnet.signing import check_nonce_time, check_signature, read_credentials, signed_messages
+
+MAX_BODY_BYTES = 64 * 1024
+FRAMES_A_PIECE = 250
+"""So many frames of the answer are in memory at once."""
+
+
+def soccer_router(
+    challenges: Challenges,
+    metagraph: Metagraph,
+    nonces: NonceStore,
+    metrics: Metrics,
+    own_hotkey: str,
+    *,
+    history: History | None = None,
+) -> APIRouter:
+    """The route, over what the lifespan built."""
+    router = APIRouter()
+
+    @router.post("/soccer/challenge")
+    async def challenge(request: Request) -> Response:
+        started = request.state.started = time.perf_counter()
+        body = await read_body(request, MAX_BODY_BYTES)
+        await _admit(request, body)
+        wanted = read_challenge(body)
+        request.state.challenge_id = wanted.challenge_id
+        try:
+            answer = await until_disconnect(request, challenges.answer(wanted.video_url))
+        except ClientGone:
+            metrics.challenges.labels("client_gone").inc()
+            remember(history, request, "client_gone", "the caller hung up before the answer was ready")
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        begun = time.perf_counter()
+        pieces = response_json(wanted.challenge_id, answer, begun - started)
+        first = await asyncio.to_thread(next, pieces)
+        respond_s = time.perf_counter() - begun
+        headers = {"Server-Timing": server_timing(stages_of(answer.times, respond_s))}
+        content = _send(request, first, pieces, respond_s, answer)
+        return StreamingResponse(content, media_type="application/json", headers=headers)
+
+    async def _send(
+        request: Request, first: bytes, pieces: Iterator[bytes], respond_s: float, answer: Answer
+    ) -> AsyncIterator[bytes]:
+        """The body as the caller takes it; each piece is made when the one before has left."""
+        try:
+            yield first
+            begun = time.perf_counter()
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                respond_s += time.perf_counter() - begun
+                yield piece
+                begun = time.perf_counter()
+        except (asyncio.CancelledError, GeneratorExit):
+            metrics.challenges.labels("client_gone").inc()
+            remember(history, request, "client_gone", "the caller hung up while the answer was sent")
+            raise
+        stages = stages_of(answer.times, respond_s)
+        count_answered(metrics, request.state.challenge_id, answer, stages)
+        remember(history, request, "answered", answer=answer, stages=stages)
+
+    async def _admit(request: Request, body: bytes) -> None:
+        """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
+        credentials = read_credentials(request.headers)
+        if credentials.miner_hotkey != own_hotkey:
+            raise Unauthorized(f"the request is signed for miner {credentials.miner_hotkey}, this is {own_hotkey}")
+        check_nonce_time(credentials.nonce)
+        metagraph.check_stake(credentials.validator_hotkey)
+        messages = signed_messages(credentials.nonce, credentials.miner_hotkey, body)
+        check_signature(credentials.validator_hotkey, credentials.signature, messages)
+        await nonces.use(credentials.validator_hotkey, credentials.nonce)
+
+    return router
+
+
+class Challenge(BaseModel):
+    """What a validator asks; unknown fields may appear."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    challenge_id: int | Annotated[str, Field(min_length=1, max_length=256)]
+    """Echoed as it came."""
+    type: str = "gsr"
+    video_url: str = Field(pattern=r"^https?://", max_length=4096)
+
+
+def read_challenge(body: bytes) -> Challenge:
+    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no challenge."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    try:
+        return Challenge.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
+
+
+def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> Iterator[bytes]:
+    """The subnet's answer, piece by piece: every frame under its number, source pixels with two decimals."""
+    opening = orjson.dumps({"challenge_id": challenge_id, "processing_time": round(processing_s, 3), "frames": []})[:-2]
+    for first in range(0, answer.frame_count, FRAMES_A_PIECE):
+        yield opening + _frames_json(answer, first, min(answer.frame_count, first + FRAMES_A_PIECE))
+        opening = b","
+    yield b"]}"
+
+
+def _frames_json(answer: Answer, first: int, stop: int) -> bytes:
+    """The entries of the frames `first` to `stop` - 1, with commas between."""
+    keypoints = np.round(answer.keypoints.at(np.arange(first, stop)), 2)
+    rows = answer.tracks.rows(first, stop)
+    boxes = np.round(rows.xyxy, 2).tolist()
+    objects = [
+        {"id": number, "bbox": box, "class_id": class_id}
+        for number, box, class_id in zip(rows.ids.tolist(), boxes, rows.classes.tolist(), strict=True)
+    ]
+    starts = np.searchsorted(rows.frame_numbers, np.arange(first, stop + 1)).tolist()
+    frames = [
+        {"frame_number": first + index, "keypoints": points, "objects": objects[starts[index] : starts[index + 1]]}
+        for index, points in enumerate(keypoints)
+    ]
+    return orjson.dumps(frames, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
