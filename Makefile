@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-export lint audit triton-env requirements clean python
+.PHONY: help demo doctor test test-export lint audit triton-env requirements clean python
 SHELL := /bin/bash
 UV := 0.13.9
 
@@ -11,6 +11,9 @@ help: ## show the targets
 
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
 	@$(BIN)/python -m commands.main demo
+
+doctor: .venv/.ready ## what this host lacks for `docker compose up` on a GPU
+	@$(BIN)/python -m commands.main doctor --gpu-host
 
 # Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
 WORKERS := -n 2 --dist loadfile

@@ -15,7 +15,7 @@ from bittensor_wallet import Keypair
 from rich.console import Console
 from rich.table import Table
 
-from commands.terminal import CommandError, screen
+from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
@@ -41,6 +41,11 @@ def run_challenge(
     out: Path,
 ) -> None:
     """Send `video` (a path or a URL), print the stage times and save the answer to `out`."""
+    check_file("--out", out)
+    if gateway_url is None:
+        read_settings()  # the gateway that is started has them too
+    elif not re.match(r"https?://[^\s/\[\]]+(:\d+)?|https?://\[[0-9a-fA-F:.]+\]", gateway_url):
+        raise ChallengeCommandError(f"--gateway {gateway_url} is no URL; write http://HOST:7999")
     with ExitStack() as stack:
         try:
             if re.match(r"https?://", video):
@@ -48,7 +53,7 @@ def run_challenge(
             elif Path(video).is_file():
                 url = stack.enter_context(served_file(Path(video).resolve()))
             else:
-                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL")
+                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL; give one of these")
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
                     chain = stack.enter_context(local_stack())
@@ -124,13 +129,24 @@ def _decoded_frames(gateway_url: str) -> float | None:
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
     if hotkey_file is not None and miner_hotkey is not None:
+        try:
+            Keypair(ss58_address=miner_hotkey)
+        except ValueError as error:
+            raise ChallengeCommandError(
+                f"--miner-hotkey {miner_hotkey} is no ss58 address; `touchline doctor` on the miner prints it"
+            ) from error
         return load_hotkey(hotkey_file, "name another with --hotkey-file"), miner_hotkey
     if keys_directory is not None:
         if not (keys_directory / "nodes.json").exists():
             raise ChallengeCommandError(f"{keys_directory} holds no keys; `touchline keys {keys_directory}` makes them")
-        made = make_keys(keys_directory)
+        try:
+            made = make_keys(keys_directory)
+        except (OSError, ValueError, KeyError) as error:
+            raise ChallengeCommandError(
+                f"--keys {keys_directory} cannot be read ({error}); `touchline keys` makes others"
+            ) from error
         return made.validator, made.miner.ss58_address
-    raise ChallengeCommandError("with --gateway say who signs: --keys, or --hotkey-file and --miner-hotkey")
+    raise ChallengeCommandError("with --gateway say who signs; give --keys, or --hotkey-file and --miner-hotkey")
 
 
 def command(  # noqa: PLR0917

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from commands.challenge import inferred_frames_bar, save, stage_table
-from commands.terminal import CommandError, screen
+from commands.terminal import CommandError, check_folder, read_settings, screen
 from demo.clip import load_truth, make_clip
 from demo.match import Match
 from local.progress import progress_bar, spinner
@@ -37,6 +37,8 @@ def command(
 
 
 def _demo(out: Path) -> None:
+    check_folder("--out", out)
+    read_settings()  # the gateway that is started has them too: what is wrong in them is said before the match is made
     match = Match()
     with progress_bar(screen, "synthetic match") as advance:
         clip = make_clip(out / "clip", match, advance)

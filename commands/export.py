@@ -97,7 +97,9 @@ def command(  # noqa: PLR0917
     sources |= {role: source for role, source in (("player", player), ("pitch", pitch), ("ball", ball)) if source}
     try:
         if len(weights or []) > 3:
-            raise ExportError("more than three weights: give the player's, the pitch's and the ball's.")
+            raise ExportError(
+                "more than three weights; give the player's, the pitch's and, if there is one, the ball's."
+            )
         options = ExportOptions(
             target=target.value,
             out=out,

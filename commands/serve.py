@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import sys
 from typing import Final
 
@@ -12,9 +13,14 @@ import uvicorn
 
 from commands.terminal import CommandError, read_settings
 from gateway.app import build_app
+from gateway.doctor.examine import cheap, examine_now
+from gateway.doctor.probes import Host
 from gateway.errors import StartupError
 from gateway.listening import bind
 
+_log = logging.getLogger(__name__)
+REFUSED_ANYWAY: Final = ("hotkey", "saved nodes")
+"""What the gateway does not start with, and says itself."""
 KEEP_ALIVE_S: Final = 75
 """Longer than validators' clients and proxies keep a connection: who closes first must not be us, in mid-request."""
 
@@ -22,14 +28,21 @@ KEEP_ALIVE_S: Final = 75
 def command() -> None:
     """Run the gateway. Every setting comes from the environment or .env: `touchline settings` lists them."""
     settings = read_settings()
+    sockets: list[socket.socket] = []
     try:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         for chatty in ("httpx", "httpcore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         # Before anything else is started: a port that cannot be had needs no engine to say so.
         sockets = bind(settings.host, settings.port)
-        gateway = build_app(settings)
+        findings = examine_now(cheap(settings, Host()))
+        for finding in findings:
+            if finding.level == "bad" and finding.about not in REFUSED_ANYWAY:
+                _log.error("%s", finding)
+        gateway = build_app(settings, findings)
     except StartupError as error:
+        for one in sockets:
+            one.close()
         raise CommandError(str(error)) from error
     # Decoding takes the interpreter back after every packet; at Python's 5 ms it and tracking wait for each other.
     sys.setswitchinterval(0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
+from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
 from gateway.pipeline import Pipeline
@@ -31,8 +32,11 @@ from touchline import __version__
 _log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
+def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
+    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong.
+
+    `findings` are the doctor's, which the console shows.
+    """
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
@@ -77,6 +81,7 @@ def build_app(settings: Settings) -> FastAPI:
                 nonces=nonces,
                 metrics=metrics,
                 hotkey=own_hotkey,
+                findings=findings,
             )
             try:
                 async with console.serving(view) if console else nullcontext():

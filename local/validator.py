@@ -80,7 +80,9 @@ def send_challenge(gateway_url: str, validator: Keypair, miner_hotkey: str, vide
             f"{gateway_url.rstrip('/')}/soccer/challenge", content=body, headers=headers, timeout=CLIENT_TIMEOUT_S
         )
     except httpx.HTTPError as error:
-        raise ChallengeFailed(f"{gateway_url} could not be asked: {error or type(error).__name__}") from error
+        raise ChallengeFailed(
+            f"{gateway_url} could not be asked: {error or type(error).__name__}; is a gateway running there?"
+        ) from error
     elapsed_s = time.perf_counter() - begun
     if answer.status_code != httpx.codes.OK:
         raise ChallengeFailed(f"{gateway_url} answered {answer.status_code}: {_detail(answer)}")

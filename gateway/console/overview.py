@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client.metrics import MetricWrapperBase
 
+from gateway.doctor.finding import Finding
 from gateway.history import Entry
 from gateway.inference.engine import Engine
 from gateway.inference.triton import ServedModels
@@ -45,6 +46,8 @@ class Overview:
     decoded: int
     inferred: int
     lately: Lately | None
+    findings: Sequence[Finding]
+    """What the doctor found wrong when the gateway started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def look(
     nonces: NonceStore,
     metrics: Metrics,
     hotkey: str,
+    findings: Sequence[Finding] = (),
 ) -> Overview:
     """Take it from where /metrics and /health take it."""
     outcomes = _values(metrics.challenges, "outcome")
@@ -105,6 +109,7 @@ def look(
         decoded=frames["decoded"],
         inferred=frames["inferred"],
         lately=Lately.of(entries),
+        findings=[finding for finding in findings if finding.level != "good"],
     )
 
 
