@@ -63,6 +63,11 @@ class GrowingFile:
         """Bytes that have arrived."""
         return self._written
 
+    @property
+    def size(self) -> int | None:
+        """The final size in bytes, None while it is not known."""
+        return self._size
+
     def read(self, size: int = -1) -> bytes:
         with self._changed:
             while True:
