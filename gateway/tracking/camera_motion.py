@@ -35,6 +35,8 @@ class CameraMotion:
     """float64 [n, 3, 3]: change a frame."""
     joined: npt.NDArray[np.bool_]
     """bool [n]: whether the time up to the next one is known, too."""
+    size: tuple[int, int]
+    """Width and height of the picture."""
 
     def at(self, frames: npt.NDArray[np.integer]) -> Points:
         """Pitch centimetres to pixels in the frames int [m]: float64 [m, 3, 3], NaN where it is not known."""
@@ -58,7 +60,7 @@ class CameraMotion:
         return np.where(known[:, None, None], answer, np.nan)
 
 
-NO_MOTION: Final = CameraMotion(np.empty(0), np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, bool))
+NO_MOTION: Final = CameraMotion(np.empty(0), np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, bool), (1, 1))
 
 
 def hermite(weight: Points, start: Points, end: Points, leave: Points, arrive: Points) -> Points:
@@ -90,7 +92,7 @@ def camera_motion(times: Points, homographies: list[Points | None], size: tuple[
     scales = np.cumprod(np.append(1 / first, np.where(joined, ratios, 1.0)))
     to_picture = to_picture * scales[:, None, None]
     joined = np.append(joined, False)
-    return CameraMotion(times[found], to_picture, slopes_along(times[found], to_picture, joined), joined)
+    return CameraMotion(times[found], to_picture, slopes_along(times[found], to_picture, joined), joined, size)
 
 
 def slopes_along(times: Points, values: Points, joined: npt.NDArray[np.bool_]) -> Points:

@@ -21,7 +21,11 @@ BALL_CANDIDATES = 5
 """Boxes a frame, the best ones, that may be the ball."""
 FILL_GAP_S = 0.5
 """A track that comes back within this time is filled in between."""
+FILL_ON_PITCH_S = 1.0
 _TRACK_BUFFER_FPS = 30.0
+SHAPE_S = 0.6
+SHORT_S = 0.1
+EDGE = 0.3
 SINGLE_S = 0.5
 """What is seen once counts where the inferred frames beside it are further away."""
 AROUND_CM = 1500.0
@@ -69,9 +73,10 @@ class Tracker:
         return Tracks(
             *(
                 np.concatenate([getattr(ball, name), getattr(persons, name)])
-                for name in ("frame_numbers", "ids", "classes", "xyxy", "lengths", "feet", "speeds")
+                for name in ("frame_numbers", "ids", "classes", "xyxy", "lengths", "feet", "speeds", "shapes")
             ),
             motion=keypoints.motion,
+            fps=self._fps,
         )
 
     def _people_tracks(self, frames: Integers, motion: CameraMotion) -> Tracks:
@@ -86,7 +91,9 @@ class Tracker:
         places = np.isfinite(feet).all(axis=1)
         seen_strong = scores >= self._confidence
         chains = np.full(len(samples), -1, np.int64)
-        for run in runs_of(np.bincount(samples[places], minlength=len(frames)) > 0):
+        # Where inferred frames follow each other fast, boxes overlap and ByteTrack has joined them well already.
+        here = np.bincount(samples[places], minlength=len(frames)) > 0
+        for run in stretches(here[:-1] & here[1:] & (np.diff(frames) > SHORT_S * self._fps)):
             chosen = np.flatnonzero(places & (samples >= run.start) & (samples < run.stop))
             starts = np.searchsorted(samples[chosen], np.arange(run.start, run.stop + 1))
             seen = OnPitch(
@@ -100,10 +107,16 @@ class Tracker:
         np.add.at(votes, (ids, classes), scores)
         order = np.lexsort((samples, ids))
         order = order[ids[order] > 0]
-        samples, ids, feet = samples[order], ids[order], feet[order]
+        samples, ids, feet, xyxy = samples[order], ids[order], feet[order], xyxy[order]
+        beyond = self._beyond(samples, ids, feet, xyxy, frames, motion)
+        samples, ids, feet, xyxy = (
+            np.concatenate(pair) for pair in zip((samples, ids, feet, xyxy), beyond, strict=True)
+        )
+        order = np.lexsort((samples, ids))
+        samples, ids, feet, xyxy = samples[order], ids[order], feet[order], xyxy[order]
         numbers = frames[samples]
         gaps = np.diff(numbers)
-        filled = (np.diff(ids) == 0) & ((gaps <= self._fill_gap) | (np.diff(samples) <= 1))
+        filled = (np.diff(ids) == 0) & ((gaps <= self._fill_gap) | (np.diff(samples) <= 2) & (gaps <= FILL_ON_PITCH_S * self._fps) | (np.diff(samples) <= 1))
         lengths = np.append(np.where(filled, gaps, 1), 1)[: len(ids)].astype(np.int32)
         speeds = slopes_along(numbers.astype(np.float64), feet, np.append(filled, False)[: len(ids)])
         speeds *= np.minimum(1, RUN_CM_PER_S / self._fps / np.maximum(np.hypot(*speeds.T), 1e-9))[:, None]
@@ -111,12 +124,52 @@ class Tracker:
             numbers.astype(np.int32),
             ids.astype(np.int32),
             votes.argmax(axis=1)[ids].astype(np.int8),
-            xyxy[order],
+            xyxy,
             lengths,
             feet.astype(np.float32),
             speeds.astype(np.float32),
+            usual_shapes(numbers, ids, xyxy, SHAPE_S * self._fps).astype(np.float32),
             motion,
+            self._fps,
         )
+
+    def _beyond(
+        self, samples: Integers, ids: Integers, feet: Points, xyxy: Floats, frames: Integers, motion: CameraMotion
+    ) -> tuple[Integers, Integers, Points, Floats]:
+        """Where tracks lie in the inferred frame before their first and after their last, if that is out of sight.
+
+        The picture's edge then says when they came and went. Rows are in the order of tracks and frames.
+        """
+        found = []
+        joint = np.concatenate([[False], np.diff(ids) == 0, [False]])
+        for step, first in ((1, ~joint[1:]), (-1, ~joint[:-1])):
+            rows = np.flatnonzero(first & (samples + step >= 0) & (samples + step < len(frames)))
+            if not len(rows):
+                continue
+            inner = np.where(joint[1:][rows] if step < 0 else joint[:-1][rows], rows - step, rows)
+            span = np.maximum(np.abs(frames[samples[rows]] - frames[samples[inner]]), 1)
+            ahead = np.abs(frames[samples[rows] + step] - frames[samples[rows]])
+            speed = (feet[rows] - feet[inner]) / span[:, None]
+            speed *= np.minimum(1, RUN_CM_PER_S / self._fps / np.maximum(np.hypot(*speed.T), 1e-9))[:, None]
+            there = feet[rows] + speed * ahead[:, None]
+            views = motion.at(frames[samples[rows] + step])
+            seen = np.einsum("nij,nj->ni", views[:, :, :2], there) + views[:, :, 2]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                place = seen[:, :2] / seen[:, 2:]
+            size = xyxy[rows, 2:] - xyxy[rows, :2]
+            width, height = motion.size
+            gone = np.isfinite(place).all(axis=1) & (seen[:, 2] > 0)
+            gone &= (
+                (place[:, 0] < size[:, 0] * EDGE) | (place[:, 0] > width - size[:, 0] * EDGE)
+                | (place[:, 1] < size[:, 1] * EDGE) | (place[:, 1] > height + size[:, 1] * (1 - EDGE))
+            )
+            box = np.stack(
+                [place[:, 0] - size[:, 0] / 2, place[:, 1] - size[:, 1], place[:, 0] + size[:, 0] / 2, place[:, 1]], 1
+            )
+            found.append((samples[rows][gone] + step, ids[rows][gone], there[gone], box[gone].astype(np.float32)))
+        if not found:
+            return samples[:0], ids[:0], feet[:0], xyxy[:0]
+        return tuple(np.concatenate(each) for each in zip(*found, strict=True))
 
     def _believed(self, ids: Integers, samples: Integers, frames: Integers, scores: Floats) -> Integers:
         """The tracks that are shown, numbered from 1 in order of appearance; 0 for all others."""
@@ -163,7 +216,9 @@ class Tracker:
             lengths.astype(np.int32),
             nowhere,
             nowhere,
+            nowhere[:, 0],
             keypoints.motion,
+            self._fps,
         )
 
 
@@ -186,10 +241,27 @@ def on_pitch(xyxy: Floats, to_picture: Points) -> tuple[Points, Points]:
     return np.where(standing[:, None], places, np.nan), variances
 
 
-def runs_of(known: npt.NDArray[np.bool_]) -> list[slice]:
-    """Where bool [n] is true, stretch by stretch."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]])))
-    return [slice(first, stop) for first, stop in edges.reshape(-1, 2).tolist()]
+def usual_shapes(numbers: Integers, ids: Integers, xyxy: Floats, sigma: float) -> Points:
+    """Logarithm of width over height of boxes, float64 [n], as a mean along each track: Gaussian, `sigma` in frames."""
+    shapes = np.log((xyxy[:, 2] - xyxy[:, 0]) / np.maximum(xyxy[:, 3] - xyxy[:, 1], 1e-3)).astype(np.float64)
+    total, weight = shapes.copy(), np.ones(len(shapes))
+    step = max(1, int(sigma / 4 / max(np.median(np.diff(numbers)[np.diff(ids) == 0]), 1))) if len(ids) > 1 else 1
+    for back in range(step, 12 * step, step):
+        same = np.flatnonzero((ids[back:] == ids[:-back]) & (numbers[back:] - numbers[:-back] <= 2.5 * sigma))
+        if not len(same):
+            break
+        near = np.exp(-0.5 * ((numbers[same + back] - numbers[same]) / sigma) ** 2)
+        total[same] += near * shapes[same + back]
+        total[same + back] += near * shapes[same]
+        weight[same] += near
+        weight[same + back] += near
+    return np.asarray(total / weight)
+
+
+def stretches(steps: npt.NDArray[np.bool_]) -> list[slice]:
+    """The frames that bool [n - 1], from each of n frames to the next, joins."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], steps, [False]])))
+    return [slice(first, stop + 1) for first, stop in edges.reshape(-1, 2).tolist()]
 
 
 def joined_up(chains: Integers, online: Integers) -> Integers:
