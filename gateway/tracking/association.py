@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 SPEED_SD = 3.0
 """Metres a second along each axis that a person whose movement is not known yet may be running."""
-ACCELERATION = 3.0
-"""Spectral density of the acceleration, m2/s3: within a second the speed changes by its root, 1.7 m/s."""
+ACCELERATION = 10.0
+"""Spectral density of the acceleration, m2/s3: within a second the speed changes by its root, 3 m/s."""
 MAX_SPEED = 10.0
 """Nobody runs faster, m/s."""
 GATE = 20.0

@@ -1,12 +1,13 @@
 """One camera that turns and zooms, fitted to the keypoints of all frames: steadier than a homography of each alone.
 
-A homography has eight numbers; where keypoints crowd in one corner, it is off by metres at the other end of the
-picture. The camera of a match stands: its place is the same in all frames, and three angles and the focal length of
-each remain (Hartley and Zisserman, Multiple View Geometry, 8.4 and A6.3 for the normal equations).
+A homography has eight numbers; where keypoints crowd in one corner of the picture, it is off by metres in the other.
+The camera of a match stands: its place is the same in all frames, and three angles and a focal length are left for
+each (Hartley and Zisserman, Multiple View Geometry, 8.4; A6.3 for the normal equations of what is shared).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy.typing as npt
 
 from touchline.homography import project
 
-STEPS: Final = 8
 CAMERA_SAMPLES: Final = 60
 """So many frames across the clip say where the camera stands."""
 REACH: Final = 0.004
@@ -22,11 +22,45 @@ REACH: Final = 0.004
 AGREES: Final = 0.012
 """Share of the picture's width within which a keypoint agrees with the camera."""
 MIN_AGREEING: Final = 4
+MIN_AGREEING_SHARE: Final = 0.6
 ROLL_SD: Final = 0.02
 """Radians by which the camera may lean."""
+_ALONE_STEPS, _TOGETHER_STEPS, _LAST_STEPS = 6, 8, 6
+_LONGEST_TURN, _LONGEST_MOVE = 0.2, 10.0
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sightings:
+    """Keypoints of n frames, m of each."""
+
+    points: Floats
+    """float64 [n, m, 2] in pixels from the middle of the picture."""
+    world: Floats
+    """float64 [n, m, 3] in metres."""
+    weights: Floats
+    """float64 [n, m]: 0 for one that is none."""
+    reach: float
+
+    def only(self, chosen: npt.NDArray[np.intp]) -> _Sightings:
+        return _Sightings(self.points[chosen], self.world[chosen], self.weights[chosen], self.reach)
+
+
+@dataclass(frozen=True, slots=True)
+class _Camera:
+    """How it stands in n frames."""
+
+    turns: Floats
+    """float64 [n, 3, 3]: rotations, world to camera."""
+    zooms: Floats
+    """float64 [n]: logarithm of the focal length in pixels."""
+    place: Floats
+    """float64 [3] in metres; z points down."""
+
+    def only(self, chosen: npt.NDArray[np.intp]) -> _Camera:
+        return _Camera(self.turns[chosen], self.zooms[chosen], self.place)
 
 
 def turning_camera(
@@ -35,32 +69,29 @@ def turning_camera(
     """Better homographies, picture to pitch, of the frames in which the camera that fits most of them agrees.
 
     `points` float64 [n, 32, 2] in pixels, `seen` bool [n, 32], `ground` float64 [32, 2] in cm; `homographies` of each
-    frame alone. Those stay where the camera is another one, and where there are too few keypoints to tell.
+    frame alone, of a picture of this `size` (width, height). Those stay where another camera looks on, and all of them
+    where no standing camera explains half the clip.
     """
-    first = [_decomposed(homography, size) for homography in homographies]
-    started = np.array([index for index, each in enumerate(first) if each is not None], int)
-    if len(started) < 2:
+    alone = np.array([homography is not None for homography in homographies], bool)
+    if alone.sum() < 2:
         return homographies
-    turns = np.array([each[0] for each in first if each is not None])
-    zooms = np.array([each[1] for each in first if each is not None])
-    place = np.median([each[2] for each in first if each is not None], axis=0)
-    # Every frame with keypoints takes part, also one whose own homography is not trusted: from the nearest one that is.
+    camera, decomposed = _decomposed(np.array([each for each in homographies if each is not None]), size)
+    started = np.flatnonzero(alone)[decomposed]
+    # Every frame with keypoints takes part, also one whose own homography is not trusted: from the nearest that is.
     usable = np.flatnonzero(seen.sum(axis=1) >= MIN_AGREEING)
-    nearest = np.abs(started[None] - usable[:, None]).argmin(axis=1)
-    turns, zooms = turns[nearest], zooms[nearest]
-    world = np.column_stack([ground / 100, np.zeros(len(ground))])
-    centred = points[usable] - np.array(size) / 2
-    weight = seen[usable].astype(np.float64)
-    reach = REACH * size[0]
+    if len(started) < 2 or len(usable) < 2:
+        return homographies
+    camera = camera.only(np.abs(started[None] - usable[:, None]).argmin(axis=1))
+    sightings = _sightings(points[usable], seen[usable], ground, size)
     some = np.unique(np.linspace(0, len(usable) - 1, CAMERA_SAMPLES).astype(int))
-    turns[some], zooms[some], _ = _fitted(centred[some], weight[some], world, turns[some], zooms[some], place, reach, move=False)
-    turns[some], zooms[some], place = _fitted(centred[some], weight[some], world, turns[some], zooms[some], place, reach, move=True)
-    turns, zooms, _ = _fitted(centred, weight, world, turns, zooms, place, reach, move=False)
-    to_picture = _homographies(turns, zooms, place, size)
+    few, sample = sightings.only(some), camera.only(some)
+    sample = _fitted(few, sample, _ALONE_STEPS, move=False)
+    sample = _fitted(few, sample, _TOGETHER_STEPS, move=True)
+    to_picture = _homographies(_fitted(sightings, replace(camera, place=sample.place), _LAST_STEPS, move=False), size)
     off = np.linalg.norm(project(to_picture, ground) - points[usable], axis=2)
-    agreeing = (np.where(seen[usable], off, np.inf) <= AGREES * size[0]).sum(axis=1)
-    good = (agreeing >= MIN_AGREEING) & (agreeing >= 0.6 * seen[usable].sum(axis=1))
-    if good.sum() < 0.5 * len(started):
+    agreeing = (seen[usable] & (off <= AGREES * size[0])).sum(axis=1)
+    good = (agreeing >= MIN_AGREEING) & (agreeing >= MIN_AGREEING_SHARE * seen[usable].sum(axis=1))
+    if good.sum() < 0.5 * alone.sum():
         return homographies
     better = list(homographies)
     for index, matrix in zip(usable[good].tolist(), np.linalg.inv(to_picture[good]), strict=True):
@@ -68,97 +99,109 @@ def turning_camera(
     return better
 
 
-def _decomposed(homography: Floats | None, size: tuple[int, int]) -> tuple[Floats, float, Floats] | None:
-    """Rotation [3, 3], logarithm of the focal length in px, and place in metres of a camera with square pixels."""
-    if homography is None:
-        return None
-    shift = np.array([[1, 0, -size[0] / 2], [0, 1, -size[1] / 2], [0, 0, 1]])
-    matrix = shift @ np.linalg.inv(homography) @ np.diag([100.0, 100.0, 1.0])
-    (a, b), (c, d), (e, f) = matrix[:, :2]
-    left, right = np.array([a * b + c * d, a * a + c * c - b * b - d * d]), np.array([e * f, e * e - f * f])
-    flat = -(left @ right) / (left @ left)
-    if not flat > 0:
-        return None
-    focal = 1 / np.sqrt(flat)
-    columns = matrix / np.array([focal, focal, 1.0])[:, None]
-    scale = (np.linalg.norm(columns[:, 0]) + np.linalg.norm(columns[:, 1])) / 2
-    columns /= scale
-    u, _, v = np.linalg.svd(np.column_stack([columns[:, :2], np.cross(columns[:, 0], columns[:, 1])]))
-    turn = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
-    return turn, float(np.log(focal)), -turn.T @ columns[:, 2]
+def _sightings(points: Floats, seen: Flags, ground: Floats, size: tuple[int, int]) -> _Sightings:
+    """The seen keypoints first, and no more columns than a frame has of them."""
+    order = np.argsort(~seen, axis=1, kind="stable")[:, : int(seen.sum(axis=1).max())]
+    world = np.column_stack([ground / 100, np.zeros(len(ground))])
+    centred = np.take_along_axis(points, order[..., None], axis=1) - np.array(size) / 2
+    weights = np.take_along_axis(seen, order, axis=1).astype(np.float64)
+    return _Sightings(centred, world[order], weights, REACH * size[0])
 
 
-def _homographies(turns: Floats, zooms: Floats, place: Floats, size: tuple[int, int]) -> Floats:
+def _decomposed(homographies: Floats, size: tuple[int, int]) -> tuple[_Camera, npt.NDArray[np.intp]]:
+    """The cameras with square pixels that have these homographies, [n, 3, 3], picture to pitch; which have one.
+
+    The columns of a homography are the first two of the rotation and the translation, once the focal length is known,
+    which makes those two equally long and perpendicular. The place is the median.
+    """
+    centred = np.array([[1, 0, -size[0] / 2], [0, 1, -size[1] / 2], [0, 0, 1]])
+    matrices = centred @ np.linalg.inv(homographies) @ np.diag([100.0, 100.0, 1.0])
+    (a, b), (c, d), (e, f) = (matrices[:, row, :2].T for row in range(3))
+    left, right = np.stack([a * b + c * d, a * a + c * c - b * b - d * d]), np.stack([e * f, e * e - f * f])
+    flat = -(left * right).sum(axis=0) / np.maximum((left * left).sum(axis=0), np.finfo(np.float64).tiny)
+    which = np.flatnonzero(flat > 0)
+    focal = 1 / np.sqrt(flat[which])
+    columns = matrices[which]
+    columns[:, :2] /= focal[:, None, None]
+    columns /= np.linalg.norm(columns[:, :, :2], axis=1).mean(axis=1)[:, None, None]
+    third = np.cross(columns[:, :, 0], columns[:, :, 1])
+    u, _, v = np.linalg.svd(np.concatenate([columns[:, :, :2], third[:, :, None]], axis=2))
+    u[:, :, 2] *= np.linalg.det(u @ v)[:, None]
+    turns = u @ v
+    places = -np.einsum("nji,nj->ni", turns, columns[:, :, 2])
+    return _Camera(turns, np.log(focal), np.median(places, axis=0) if len(which) else np.zeros(3)), which
+
+
+def _homographies(camera: _Camera, size: tuple[int, int]) -> Floats:
     """Pitch centimetres to pixels, float64 [n, 3, 3]."""
-    columns = np.concatenate([turns[:, :, :2] / 100, -(turns @ place)[:, :, None]], axis=2)
-    focal = np.exp(zooms)[:, None]
-    matrices = np.empty_like(columns)
-    matrices[:, 2] = columns[:, 2]
-    for axis in (0, 1):
-        matrices[:, axis] = focal * columns[:, axis] + size[axis] / 2 * columns[:, 2]
+    turns = camera.turns
+    matrices = np.concatenate([turns[:, :, :2] / 100, -(turns @ camera.place)[:, :, None]], axis=2)
+    matrices[:, :2] *= np.exp(camera.zooms)[:, None, None]
+    matrices[:, 0] += size[0] / 2 * matrices[:, 2]
+    matrices[:, 1] += size[1] / 2 * matrices[:, 2]
     return matrices
 
 
-def _fitted(
-    points: Floats, weight: Floats, world: Floats, turns: Floats, zooms: Floats, place: Floats, reach: float, *, move: bool
-) -> tuple[Floats, Floats, Floats]:
-    """Levenberg's steps on the squared pixels; with `move`, on the camera's place, too (its Schur complement)."""
-    for _ in range(STEPS):
-        away, turned, moved = _derivatives(points, world, turns, zooms, place)
-        length = np.hypot(away[..., 0], away[..., 1])
-        trust = (weight / (1 + (length / reach) ** 2))[..., None, None]
-        normal = np.einsum("nkia,nkib->nab", turned * trust, turned)
-        target = np.einsum("nkia,nki->na", turned * trust, away)
-        diagonal = np.einsum("nii->ni", normal)
-        diagonal += 1e-3 * diagonal + 1e-6
-        # The horizon is level: a camera that leans by ROLL_SD costs as much as one keypoint that is off by `reach`.
-        lean = turns[:, 0, 2] / np.maximum(turns[:, 1, 2], 0.5)
-        normal[:, 2, 2] += (reach / ROLL_SD) ** 2
-        target[:, 2] += (reach / ROLL_SD) ** 2 * lean
+def _fitted(sightings: _Sightings, camera: _Camera, steps: int, *, move: bool) -> _Camera:
+    """Levenberg's steps down the pixels that keypoints are off (counted as Cauchy did).
+
+    With `move`, the camera's place moves too: its equations are left when each frame's own are solved for.
+    """
+    level = (sightings.reach / ROLL_SD) ** 2
+    for _ in range(steps):
+        away, turned, moved = _derivatives(sightings, camera, move=move)
+        squares = (away * away).sum(axis=2)
+        trust = (sightings.weights / (1 + squares / sightings.reach**2))[..., None, None]
+        count, points = squares.shape
+        flat = (count, 2 * points, -1)
+        weighted = np.swapaxes((turned * trust).reshape(flat), 1, 2)
+        normal, target = weighted @ turned.reshape(flat), (weighted @ away.reshape(flat))[..., 0]
+        normal *= 1 + 1e-3 * np.eye(4)
+        normal += 1e-6 * np.eye(4)
+        # A camera that leans by ROLL_SD costs as much as a keypoint that is off by the usual.
+        normal[:, 2, 2] += level
+        target[:, 2] += level * camera.turns[:, 0, 2] / np.maximum(camera.turns[:, 1, 2], 0.5)
+        place = camera.place
         if move:
-            mixed = np.einsum("nkia,nkib->nab", turned * trust, moved)
-            solved = np.linalg.solve(normal, mixed)
-            schur = np.einsum("nkia,nkib->ab", moved * trust, moved) - np.einsum("nac,nab->cb", mixed, solved)
-            rest = np.einsum("nkia,nki->a", moved * trust, away) - np.einsum("nac,na->c", solved, target)
-            step = np.linalg.solve(schur + 1e-3 * np.diag(np.diag(schur)) + 1e-9 * np.eye(3), rest)
-            step *= min(1.0, 10.0 / max(float(np.linalg.norm(step)), 1e-9))
+            mixed = weighted @ moved.reshape(flat)
+            solved = np.swapaxes(np.linalg.solve(normal, mixed), 1, 2)
+            weighted = np.swapaxes((moved * trust).reshape(flat), 1, 2)
+            left = (weighted @ moved.reshape(flat) - solved @ mixed).sum(axis=0)
+            rest = ((weighted @ away.reshape(flat)) - solved @ target[..., None]).sum(axis=0)[:, 0]
+            step = np.linalg.solve(left * (1 + 1e-3 * np.eye(3)) + 1e-6 * np.eye(3), rest)
+            step *= min(1.0, _LONGEST_MOVE / max(float(np.linalg.norm(step)), 1e-9))
             place = place + step
             target = target - mixed @ step
-        change = np.linalg.solve(normal, target[..., None])[..., 0]
-        change = np.clip(change, -0.2, 0.2)
-        turns = _rotations(change[:, :3]) @ turns
-        zooms = zooms + change[:, 3]
-    return turns, zooms, place
+        change = np.clip(np.linalg.solve(normal, target[..., None])[..., 0], -_LONGEST_TURN, _LONGEST_TURN)
+        camera = _Camera(_rotations(change[:, :3]) @ camera.turns, camera.zooms + change[:, 3], place)
+    return camera
 
 
-def _derivatives(points: Floats, world: Floats, turns: Floats, zooms: Floats, place: Floats) -> tuple[Floats, Floats, Floats]:
-    """What the points are off, [n, k, 2], and how the picture changes with angles and zoom, [.., 4], and place, [.., 3]."""
-    seen = (world - place) @ np.swapaxes(turns, 1, 2)
+def _derivatives(sightings: _Sightings, camera: _Camera, *, move: bool) -> tuple[Floats, Floats, Floats]:
+    """What the points are off [n, m, 2], and how they move with angles and zoom [n, m, 2, 4] and place [n, m, 2, 3]."""
+    seen = (sightings.world - camera.place) @ np.swapaxes(camera.turns, 1, 2)
     depth = np.maximum(seen[..., 2], 0.1)
     x, y = seen[..., 0] / depth, seen[..., 1] / depth
-    focal = np.exp(zooms)[:, None]
-    away = points - np.stack([x, y], axis=-1) * focal[..., None]
-    zero = np.zeros_like(x)
-    turned = np.stack(
-        [
-            np.stack([-x * y, 1 + x * x, -y, x], axis=-1),
-            np.stack([-1 - y * y, x * y, x, y], axis=-1),
-        ],
-        axis=-2,
-    ) * focal[..., None, None]
-    across = np.stack([np.stack([1 / depth, zero, -x / depth], axis=-1), np.stack([zero, 1 / depth, -y / depth], axis=-1)], axis=-2)
-    moved = -(across @ turns[:, None]) * focal[..., None, None]
-    return away, turned, moved
+    focal = np.exp(camera.zooms)[:, None]
+    away = sightings.points - np.stack([focal * x, focal * y], axis=-1)
+    turned = np.empty((*x.shape, 2, 4))
+    turned[..., 0, 0], turned[..., 0, 1], turned[..., 0, 2], turned[..., 0, 3] = -x * y, 1 + x * x, -y, x
+    turned[..., 1, 0], turned[..., 1, 1], turned[..., 1, 2], turned[..., 1, 3] = -1 - y * y, x * y, x, y
+    turned *= focal[..., None, None]
+    if not move:
+        return away, turned, turned[..., :0]
+    across = np.zeros((*x.shape, 2, 3))
+    across[..., 0, 0] = across[..., 1, 1] = -focal / depth
+    across[..., 0, 2], across[..., 1, 2] = focal * x / depth, focal * y / depth
+    return away, turned, across @ camera.turns[:, None]
 
 
 def _rotations(vectors: Floats) -> Floats:
-    """Rodrigues: float64 [n, 3] to [n, 3, 3]."""
+    """Rodrigues' formula: float64 [n, 3], axis times angle, to [n, 3, 3]."""
     angle = np.linalg.norm(vectors, axis=1)[:, None, None]
     x, y, z = vectors.T
     zero = np.zeros_like(x)
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
-    small = np.where(angle < 1e-9, 1.0, angle)
-    return np.asarray(
-        np.eye(3) + np.where(angle < 1e-9, 1.0, np.sin(angle) / small) * cross
-        + np.where(angle < 1e-9, 0.5, (1 - np.cos(angle)) / small**2) * (cross @ cross)
-    )
+    # np.sinc(a / pi) is sin(a) / a, with its limit at 0; 1 - cos a is twice the square of sin(a / 2).
+    half = np.sinc(angle / (2 * np.pi))
+    return np.asarray(np.eye(3) + np.sinc(angle / np.pi) * cross + half**2 / 2 * (cross @ cross))

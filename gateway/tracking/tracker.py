@@ -24,7 +24,7 @@ FILL_GAP_S = 0.5
 FILL_ON_PITCH_S = 1.0
 _TRACK_BUFFER_FPS = 30.0
 SHAPE_S = 0.6
-SHORT_S = 0.1
+SHORT_S = 0.18
 EDGE = 0.3
 SINGLE_S = 0.5
 """What is seen once counts where the inferred frames beside it are further away."""
