@@ -25,6 +25,7 @@ FILL_ON_PITCH_S = 1.0
 _TRACK_BUFFER_FPS = 30.0
 SHAPE_S = 0.6
 SHORT_S = 0.18
+LONGEST_STEP_S = 2.0
 EDGE = 0.3
 SINGLE_S = 0.5
 """What is seen once counts where the inferred frames beside it are further away."""
@@ -91,13 +92,15 @@ class Tracker:
         places = np.isfinite(feet).all(axis=1)
         seen_strong = scores >= self._confidence
         chains = np.full(len(samples), -1, np.int64)
+        # Who was out of sight for longer may be anywhere.
+        times_s = np.cumsum(np.minimum(np.diff(frames, prepend=frames[0]) / self._fps, LONGEST_STEP_S))
         # Where inferred frames follow each other fast, boxes overlap and ByteTrack has joined them well already.
         here = np.bincount(samples[places], minlength=len(frames)) > 0
         for run in stretches(here[:-1] & here[1:] & (np.diff(frames) > SHORT_S * self._fps)):
             chosen = np.flatnonzero(places & (samples >= run.start) & (samples < run.stop))
             starts = np.searchsorted(samples[chosen], np.arange(run.start, run.stop + 1))
             seen = OnPitch(
-                frames[run] / self._fps, starts, feet[chosen].T / 100, variances[chosen].T / 1e4, seen_strong[chosen]
+                times_s[run], starts, feet[chosen].T / 100, variances[chosen].T / 1e4, seen_strong[chosen]
             )
             found = tracks_on_pitch(seen, lost_s=max(self._lost_s, 1.0))
             chains[chosen] = np.where(found >= 0, found + 1 + chains.max(initial=0), -1)
@@ -245,7 +248,9 @@ def usual_shapes(numbers: Integers, ids: Integers, xyxy: Floats, sigma: float) -
     """Logarithm of width over height of boxes, float64 [n], as a mean along each track: Gaussian, `sigma` in frames."""
     shapes = np.log((xyxy[:, 2] - xyxy[:, 0]) / np.maximum(xyxy[:, 3] - xyxy[:, 1], 1e-3)).astype(np.float64)
     total, weight = shapes.copy(), np.ones(len(shapes))
-    step = max(1, int(sigma / 4 / max(np.median(np.diff(numbers)[np.diff(ids) == 0]), 1))) if len(ids) > 1 else 1
+    # About four neighbours within sigma are enough, where every frame was inferred too.
+    apart = np.diff(numbers)[np.diff(ids) == 0]
+    step = max(1, int(sigma / 4 / np.median(apart))) if len(apart) else 1
     for back in range(step, 12 * step, step):
         same = np.flatnonzero((ids[back:] == ids[:-back]) & (numbers[back:] - numbers[:-back] <= 2.5 * sigma))
         if not len(same):
