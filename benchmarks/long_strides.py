@@ -73,7 +73,9 @@ def main() -> None:
     table = Table("clip", *columns)
     for name, row in numbers.items():
         table.add_row(name, *(f"{row[column]:.1f}" if column in row else "" for column in columns))
-    report(console, table, ["Shares in %. IoU >= 0.5; footage: against its own answer at stride 1."], numbers, arguments)
+    report(
+        console, table, ["Shares in %. IoU >= 0.5; footage: against its own answer at stride 1."], numbers, arguments
+    )
 
 
 def against_truth(
@@ -84,16 +86,16 @@ def against_truth(
         numbers[f"{name}, stride {stride}"] = figures(quality(rows, truth, seen.size[0]), finish_s)
 
 
-def against_itself(
-    name: str, seen: Seen, arguments: argparse.Namespace, numbers: dict[str, dict[str, float]]
-) -> None:
+def against_itself(name: str, seen: Seen, arguments: argparse.Namespace, numbers: dict[str, dict[str, float]]) -> None:
     """The answer at stride 1 is the truth."""
     rows, _ = replay(seen, 1, 1)
     none = np.zeros((32, 3), np.float32)
     truth = []
     for number in range(len(seen.detections)):
         own = rows.frame_numbers == number
-        truth.append(Truth(number, rows.xyxy[own].astype(np.float32), rows.classes[own], rows.ids[own], none, np.eye(3)))
+        truth.append(
+            Truth(number, rows.xyxy[own].astype(np.float32), rows.classes[own], rows.ids[own], none, np.eye(3))
+        )
     against_truth(name, seen, truth, arguments, numbers)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from touchline.pitch import LENGTH_CM, WIDTH_CM
+
 SPEED_SD = 3.0
 """Metres a second along each axis that a person whose movement is not known yet may be running."""
 ACCELERATION = 10.0
@@ -17,9 +19,16 @@ MAX_SPEED = 10.0
 """Nobody runs faster, m/s."""
 GATE = 20.0
 """Squared Mahalanobis distance at which a detection is not that person any more."""
-WEAK_COST = 4.0
+WEAK_COST = 6.0
 """So much nearer a weak detection has to be."""
-MIN_LOST_S = 1.0
+REACH_M = 2.0
+"""And so far they may be off besides."""
+FOOT_SD = 0.08
+"""How far the foot of a box is off, in heights of the box."""
+PLACE_SD_CM = 15.0
+"""How far the camera's homography is off."""
+AROUND_CM = 1500.0
+"""People stand on the pitch or this far beside it."""
 
 _P, _V, _PP, _PV, _VV = range(5)
 _NEW: Final = -1
@@ -27,56 +36,102 @@ _NEW: Final = -1
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Boxes = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class OnPitch:
     """Detections on the pitch, in frame order."""
 
-    times_s: Floats
-    """float64 [t]: of the inferred frames, ascending."""
-    starts: Integers
-    """int64 [t + 1]: the detections of frame k are starts[k] to starts[k + 1] - 1."""
     places: Floats
-    """float64 [2, n]: in metres."""
+    """float64 [n, 2] in cm, NaN where the pitch is not known."""
     variances: Floats
-    """float64 [2, n]: of the places, m2."""
+    """float64 [n, 2]: of the places, cm2."""
     strong: Flags
     """bool [n]: which may begin a track."""
 
+    def only(self, chosen: npt.NDArray[np.intp] | slice) -> OnPitch:
+        return OnPitch(self.places[chosen], self.variances[chosen], self.strong[chosen])
 
-def tracks_on_pitch(seen: OnPitch, *, lost_s: float) -> Integers:
+
+def tracks_on_pitch(times_s: Floats, starts: npt.NDArray[np.intp], seen: OnPitch, *, lost_s: float) -> Integers:
     """int64 [n]: the track of each detection, from 0 on; -1 for one without a track.
 
+    `times_s` float64 [t] ascend; the detections of frame k are starts[k] to starts[k + 1] - 1, and all have a place.
     A filter of constant velocity for each person and a best assignment frame by frame, first backwards, then forwards:
     on the way forwards a detection is also judged by where the way back says it goes from there.
     """
-    backwards, _ = _filtered(_reversed(seen), None, lost_s)
+    backwards, _ = _filtered(-times_s[::-1], starts[-1] - starts[::-1], seen.only(slice(None, None, -1)), None, lost_s)
     ahead = backwards[:, :, ::-1].copy()
     ahead[[_V, _PV]] *= -1
-    return _filtered(seen, ahead, lost_s)[1]
+    return _filtered(times_s, starts, seen, ahead, lost_s)[1]
 
 
-def _reversed(seen: OnPitch) -> OnPitch:
-    last = seen.starts[-1]
-    return OnPitch(
-        -seen.times_s[::-1], last - seen.starts[::-1], seen.places[:, ::-1], seen.variances[:, ::-1], seen.strong[::-1]
-    )
+def on_pitch(xyxy: Boxes, to_picture: Floats) -> tuple[Floats, Floats]:
+    """Where the feet of boxes float32 [n, 4] stand, and the variances of that: float64 [n, 2] in cm and cm2, else NaN.
+
+    `to_picture` float64 [n, 3, 3]: the pitch in the picture of each box, NaN where it is not known.
+    """
+    known = np.isfinite(to_picture).all(axis=(1, 2))
+    to_pitch = np.full_like(to_picture, np.nan)
+    to_pitch[known] = np.linalg.inv(to_picture[known])
+    boxes = xyxy.astype(np.float64)
+    feet = np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3], np.ones(len(boxes))], axis=1)
+    mapped = np.einsum("nij,nj->ni", to_pitch, feet)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = mapped[:, :2] / mapped[:, 2:]
+        slopes = (to_pitch[:, :2, :2] - places[:, :, None] * to_pitch[:, 2:, :2]) / mapped[:, 2, None, None]
+    variances = (FOOT_SD * (boxes[:, 3] - boxes[:, 1]))[:, None] ** 2 * (slopes**2).sum(axis=2) + PLACE_SD_CM**2
+    standing = ((places > -AROUND_CM) & (places < np.array([LENGTH_CM, WIDTH_CM]) + AROUND_CM)).all(axis=1)
+    return np.where(standing[:, None], places, np.nan), variances
 
 
-def _filtered(seen: OnPitch, ahead: Floats | None, lost_s: float) -> tuple[Floats, Integers]:
+def stretches(steps: npt.NDArray[np.bool_]) -> list[slice]:
+    """The frames that bool [n - 1], from each of n frames to the next, joins."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], steps, [False]])))
+    return [slice(first, stop + 1) for first, stop in edges.reshape(-1, 2).tolist()]
+
+
+def joined_up(chains: Integers, online: Integers) -> Integers:
+    """Tracks int64 [n], from 0 on, in order of appearance: of `chains`, and of the `online` ids where those end.
+
+    Both int64 [n], by detection in frame order. A chain (-1: none) is right about its own detections; what it does not
+    say, an online id (0: none) does: it carries on where a chain ends, or where there is none.
+    """
+    ends = {chain: index for index, chain in enumerate(chains.tolist()) if chain >= 0}
+    begun: dict[int, int] = {}
+    last: dict[int, tuple[int, int]] = {}
+    tracks = []
+    for index, (chain, name) in enumerate(zip(chains.tolist(), online.tolist(), strict=True)):
+        track = begun.get(chain)
+        if track is None:
+            before, at = last.get(name, (-1, -1)) if name else (-1, -1)
+            free = before >= 0 and (chains[at] < 0 or (ends[int(chains[at])] == at and chain < 0))
+            track = before if free else index
+        if chain >= 0:
+            begun[chain] = track
+        if name:
+            last[name] = track, index
+        tracks.append(track)
+    return np.array(tracks, np.int64)
+
+
+def _filtered(
+    times_s: Floats, starts: npt.NDArray[np.intp], seen: OnPitch, ahead: Floats | None, lost_s: float
+) -> tuple[Floats, Integers]:
     """The state at each detection by all before it, float64 [5, 2, n], and the track of each, int64 [n].
 
     State: place, speed and their covariance of each axis. `ahead` is the same by all that come after.
     """
-    count = seen.places.shape[1]
+    count = len(seen.places)
+    places, variances = seen.places.T / 100, seen.variances.T / 100**2
     states = np.zeros((5, 2, count))
-    states[_P], states[_PP], states[_VV] = seen.places, seen.variances, SPEED_SD**2
+    states[_P], states[_PP], states[_VV] = places, variances, SPEED_SD**2
     track_of = np.full(count, _NEW)
     tracks, ids, lost = np.empty((5, 2, 0)), np.empty(0, np.int64), np.empty(0)
     named, before_s = 0, 0.0
-    for index, now_s in enumerate(seen.times_s.tolist()):
-        first, stop = seen.starts[index], seen.starts[index + 1]
+    for index, now_s in enumerate(times_s.tolist()):
+        first, stop = starts[index], starts[index + 1]
         step_s = now_s - before_s
         before_s = now_s
         if tracks.shape[2]:
@@ -88,12 +143,12 @@ def _filtered(seen: OnPitch, ahead: Floats | None, lost_s: float) -> tuple[Float
         if len(ids) and stop > first:
             cost = _costs(tracks, here, both=ahead is not None)
             cost += WEAK_COST * ~seen.strong[first:stop]
-            far = np.hypot(*(tracks[_P][:, :, None] - here[_P][:, None])) > MAX_SPEED * lost[:, None] + 2.0
+            far = np.hypot(*(tracks[_P][:, :, None] - here[_P][:, None])) > MAX_SPEED * lost[:, None] + REACH_M
             benefit = np.where(far, 0.0, np.maximum(GATE - cost, 0.0))
             rows, columns = linear_sum_assignment(benefit, maximize=True)
             good = benefit[rows, columns] > 0
             rows, columns = rows[good], columns[good]
-            own = _corrected(tracks[:, :, rows], seen.places[:, first + columns], seen.variances[:, first + columns])
+            own = _corrected(tracks[:, :, rows], places[:, first + columns], variances[:, first + columns])
             tracks[:, :, rows] = own
             states[:, :, first + columns] = own
             track_of[first + columns] = ids[rows]

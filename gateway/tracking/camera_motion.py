@@ -59,6 +59,12 @@ class CameraMotion:
         known = here | ((before < after) & self.joined[before])
         return np.where(known[:, None, None], answer, np.nan)
 
+    @staticmethod
+    def in_picture(feet: Points, to_picture: Points) -> Points:
+        """Places float64 [n, 2] in cm to pixels, by float64 [n, 3, 3]: NaN where not known or behind the camera."""
+        seen = np.einsum("nij,nj->ni", to_picture[:, :, :2], feet) + to_picture[:, :, 2]
+        return np.asarray(seen[:, :2] / np.where(seen[:, 2:] > 0, seen[:, 2:], np.nan))
+
 
 NO_MOTION: Final = CameraMotion(np.empty(0), np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, bool), (1, 1))
 
@@ -101,8 +107,9 @@ def slopes_along(times: Points, values: Points, joined: npt.NDArray[np.bool_]) -
     `joined` bool [n]: whether the next value belongs to the same curve.
     """
     shape = (-1, *([1] * (values.ndim - 1)))
-    spans = np.diff(times).reshape(shape)
-    speeds = np.where(joined[:-1].reshape(shape), np.diff(values, axis=0) / spans, 0.0)
+    joins = joined[:-1].reshape(shape)
+    spans = np.where(joins, np.diff(times).reshape(shape), 1.0)
+    speeds = np.where(joins, np.diff(values, axis=0) / spans, 0.0)
     nothing = np.zeros_like(values[:1])
     out, into = np.concatenate([speeds, nothing]), np.concatenate([nothing, speeds])
     # Nearer neighbours tell more: the weights of a parabola through three points.

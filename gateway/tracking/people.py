@@ -1,4 +1,4 @@
-"""People from one inferred frame to the next, looking back only and in bounded memory: duplicates, camera, ByteTrack."""
+"""People from one inferred frame to the next, looking back only, in bounded memory: duplicates, camera, ByteTrack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gateway.detections import Detections, Floats
 from gateway.tracking.byte_track import ByteTrack, Ids
-from gateway.tracking.camera_motion import NO_SHIFT, Shift, camera_shift
+from gateway.tracking.camera_motion import NO_SHIFT, camera_shift
 from gateway.tracking.overlap import Boxes, centres, diou, iou
 
 DUPLICATE_IOU = 0.7
@@ -76,7 +76,7 @@ class People:
         return self._byte_track.update(frame_number / self._fps, boxes - np.tile(self._camera, 2)[:, None], scores)
 
     def _seen_again(self, boxes: Boxes, ids: Ids) -> tuple[npt.NDArray[np.intp], Ids]:
-        """ByteTrack names a track when it is seen the second time: which boxes of the frame before began the new ones."""
+        """ByteTrack names a track when it is seen again: which boxes of the frame before began the new ones."""
         before, which = self._waiting
         new = np.flatnonzero(ids > self._named)
         if not (len(new) and len(which)):

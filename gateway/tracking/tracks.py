@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.detections import Floats
-from gateway.tracking.camera_motion import NO_MOTION, CameraMotion, hermite
+from gateway.tracking.camera_motion import CameraMotion, hermite
+from touchline.contract import BALL
 
-MIN_SIGHT = 0.2
+BALL_ID = 0
+"""The ball is one object; persons are numbered from 1."""
+MIN_SIGHT = 0.4
 """Share of a box that has to be in the picture."""
 SWING_S = 0.12
 """Seconds in which a box forgets how wide it was."""
@@ -29,7 +31,7 @@ class TrackRows:
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 45 bytes a row.
+    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 49 bytes a row.
 
     The boxes of the frames between are computed when they are asked for.
     """
@@ -64,18 +66,46 @@ class Tracks:
         following = row + (self.lengths[row] > 1)
         start = self.xyxy[row].astype(np.float64)
         speed = (self.xyxy[following] - start) / np.maximum(own[following] - own[row], 1)[:, None]
-        order = np.lexsort((self.ids[row], frames))
         xyxy = start + speed * (frames - own[row])[:, None]
-        between = np.flatnonzero((frames > own[row]) & (self.ids[row] > 0))
+        between = np.flatnonzero((frames > own[row]) & (self.ids[row] != BALL_ID))
         if len(between):
-            self._swing(xyxy, between, row[between], following[between], frames[between])
-        if len(between) and len(self.motion.times):
-            self._move_on_pitch(xyxy, between, row[between], following[between], frames[between], first, stop)
+            xyxy[between] = self._between(xyxy[between], row[between], following[between], frames[between])
+        order = np.lexsort((self.ids[row], frames))
         if len(self.motion.times):
             order = order[self._in_sight(xyxy)[order]]
         return TrackRows(
             frames[order], self.ids[row][order].astype(np.int64), self.classes[row][order].astype(np.int64), xyxy[order]
         )
+
+    def _between(
+        self,
+        xyxy: npt.NDArray[np.float64],
+        row: npt.NDArray[np.intp],
+        following: npt.NDArray[np.intp],
+        frames: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float64]:
+        """Boxes float64 [n, 4] on a line in the picture, moved to where the pitch says, and as wide as usual."""
+        since, until = frames - self.frame_numbers[row], self.frame_numbers[following] - frames
+        span = (since + until).astype(np.float64)[:, None]
+        weight = since[:, None] / span
+        height = xyxy[:, 3] - xyxy[:, 1]
+        usual = (1 - weight[:, 0]) * self.shapes[row] + weight[:, 0] * self.shapes[following]
+        leave, arrive = bridge(since / (SWING_S * self.fps), until / (SWING_S * self.fps))
+        width = height * np.exp(usual + leave * self._unusual(row) + arrive * self._unusual(following))
+        feet = np.stack([(xyxy[:, 0] + xyxy[:, 2]) / 2, xyxy[:, 3]], axis=1)
+        if len(self.motion.times):
+            run = [span * self.speeds[rows] for rows in (row, following)]
+            place = hermite(weight, self.feet[row].astype(np.float64), self.feet[following].astype(np.float64), *run)
+            numbers, which = np.unique(frames, return_inverse=True)
+            moved = self.motion.in_picture(place, self.motion.at(numbers)[which])
+            feet = np.where(np.isfinite(moved), moved, feet)
+        x, y = feet.T
+        return np.stack([x - width / 2, y - height, x + width / 2, y], axis=1)
+
+    def _unusual(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """How much wider than usual the boxes of some rows are, as a logarithm."""
+        sides = np.maximum(self.xyxy[rows, 2:] - self.xyxy[rows, :2], 1e-3)
+        return np.asarray(np.log(sides[:, 0] / sides[:, 1]) - self.shapes[rows], np.float64)
 
     def _in_sight(self, xyxy: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Bool [n]: which boxes are in the picture; cuts them off at its edges."""
@@ -84,55 +114,42 @@ class Tracks:
         left = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
         return np.asarray(left > MIN_SIGHT * whole)
 
-    def _swing(
-        self,
-        xyxy: npt.NDArray[np.float64],
-        between: npt.NDArray[np.intp],
-        row: npt.NDArray[np.intp],
-        following: npt.NDArray[np.intp],
-        frames: npt.NDArray[np.int64],
-    ) -> None:
-        """Width: legs swing several times a second, so what a box is wider than usual is forgotten in between."""
-        since = (frames - self.frame_numbers[row]) / (self.fps * SWING_S)
-        until = (self.frame_numbers[following] - frames) / (self.fps * SWING_S)
-        whole = np.sinh(np.minimum(since + until, 50.0))
-        shape = lambda rows: np.log((self.xyxy[rows, 2] - self.xyxy[rows, 0]) / (self.xyxy[rows, 3] - self.xyxy[rows, 1]))
-        share = since / (since + until)
-        usual = (1 - share) * self.shapes[row] + share * self.shapes[following]
-        unusual = (shape(row) - self.shapes[row]) * np.sinh(np.minimum(until, 50.0)) + (
-            shape(following) - self.shapes[following]
-        ) * np.sinh(np.minimum(since, 50.0))
-        boxes = xyxy[between]
-        half = np.exp(usual + unusual / whole) * (boxes[:, 3] - boxes[:, 1]) / 2
-        middle = (boxes[:, 0] + boxes[:, 2]) / 2
-        xyxy[between, 0], xyxy[between, 2] = middle - half, middle + half
 
-    def _move_on_pitch(
-        self,
-        xyxy: npt.NDArray[np.float64],
-        between: npt.NDArray[np.intp],
-        row: npt.NDArray[np.intp],
-        following: npt.NDArray[np.intp],
-        frames: npt.NDArray[np.int64],
-        first: int,
-        stop: int,
-    ) -> None:
-        span = (self.frame_numbers[following] - self.frame_numbers[row]).astype(np.float64)[:, None]
-        weight = (frames - self.frame_numbers[row])[:, None] / span
-        speeds = self.speeds.astype(np.float64) if len(self.speeds) < len(row) else self.speeds
-        feet = hermite(weight, self.feet[row], self.feet[following], span * speeds[row], span * speeds[following])
-        views = self.motion.at(np.arange(first, stop))[frames - first]
-        seen = np.einsum("nij,nj->ni", views[:, :, :2], feet) + views[:, :, 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = (seen[:, :2] / seen[:, 2:]).T
-        known = np.isfinite(x) & np.isfinite(y) & (seen[:, 2] > 0)
-        x, y, boxes = x[known], y[known], xyxy[between[known]]
-        half, height = (boxes[:, 2] - boxes[:, 0]) / 2, boxes[:, 3] - boxes[:, 1]
-        xyxy[between[known]] = np.stack([x - half, y - height, x + half, y], axis=1)
+def bridge(
+    since: npt.NDArray[np.float64], until: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What of two values is expected between them, when each is forgotten with time: weights of both.
+
+    `since` and `until` in the time in which a value falls to 1 / e (the bridge of Ornstein and Uhlenbeck).
+    """
+    whole = 1 - np.exp(-2 * (since + until))
+    return (
+        np.asarray(np.exp(-since) * (1 - np.exp(-2 * until)) / whole),
+        np.asarray(np.exp(-until) * (1 - np.exp(-2 * since)) / whole),
+    )
 
 
-_NONE: Final = np.empty(0, np.int32)
-_NOWHERE: Final = np.empty((0, 2), np.float32)
-NO_TRACKS: Final = Tracks(
-    _NONE, _NONE, np.empty(0, np.int8), np.empty((0, 4), np.float32), _NONE, _NOWHERE, _NOWHERE, np.empty(0, np.float32), NO_MOTION, 1.0
-)
+def no_tracks(motion: CameraMotion, fps: float) -> Tracks:
+    none, nowhere = np.empty(0, np.int32), np.empty((0, 2), np.float32)
+    boxes, shapes = np.empty((0, 4), np.float32), np.empty(0, np.float32)
+    return Tracks(none, none, np.empty(0, np.int8), boxes, none, nowhere, nowhere, shapes, motion, fps)
+
+
+def with_ball(
+    people: Tracks, frame_numbers: npt.NDArray[np.int64], xyxy: Floats, lengths: npt.NDArray[np.int64]
+) -> Tracks:
+    """The people's tracks and the ball's, which is not on the pitch but above it: a line in the picture."""
+    count = len(frame_numbers)
+    nowhere = np.full((count, 2), np.nan, np.float32)
+    return Tracks(
+        np.concatenate([frame_numbers.astype(np.int32), people.frame_numbers]),
+        np.concatenate([np.full(count, BALL_ID, np.int32), people.ids]),
+        np.concatenate([np.full(count, BALL, np.int8), people.classes]),
+        np.concatenate([xyxy, people.xyxy]),
+        np.concatenate([lengths.astype(np.int32), people.lengths]),
+        np.concatenate([nowhere, people.feet]),
+        np.concatenate([nowhere, people.speeds]),
+        np.concatenate([np.zeros(count, np.float32), people.shapes]),
+        people.motion,
+        people.fps,
+    )
