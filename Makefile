@@ -10,7 +10,7 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
-	@$(BIN)/python -m commands.demo
+	@$(BIN)/python -m commands.main demo
 
 # Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
 WORKERS := -n 2 --dist loadfile
@@ -30,7 +30,7 @@ lint: .venv/.ready ## ruff, mypy, and the floors: nothing imports upwards
 # Each file as it is pinned, without resolving: what is installed is what is asked about.
 audit: .venv/.ready ## known vulnerabilities of the pinned packages (needs the network)
 	@for file in gateway dev triton export; do echo "requirements/$$file.txt"; \
-	  $(BIN)/uv tool run -q pip-audit@2.10.1 --disable-pip --require-hashes --progress-spinner off -r requirements/$$file.txt || failed=1; done; \
+	  $(BIN)/uv tool run -q pip-audit@2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$file.txt || failed=1; done; \
 	  test -z "$$failed"
 
 # Two environments on purpose: Triton's Python backend needs numpy 1, the gateway wants current libraries.

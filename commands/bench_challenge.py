@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import av
 import numpy as np
 import numpy.typing as npt
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from commands.challenge import stage_table
+from commands.terminal import CommandError, numbers, screen
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
@@ -39,8 +41,8 @@ _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "360
 """So that a stride stays what it is, however slow the machine."""
 
 
-class BenchChallengeError(Exception):
-    """What the user is told instead of a traceback."""
+class BenchChallengeError(CommandError):
+    """A CommandError of this command's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,3 +336,33 @@ def _f1(recall: float, precision: float) -> float:
 
 def _percent(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1%}"
+
+
+def command(  # noqa: PLR0917
+    video: Annotated[str, typer.Argument(help="A video file, or its http(s) URL.")],
+    sweep: Annotated[bool, typer.Option("--sweep", help="Rank batch sizes and strides.")] = False,
+    repository: Annotated[
+        list[Path] | None, typer.Option(help="Model repository; repeat it to compare input sizes.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="BATCH_SIZE to try.")] = "4,8,16",
+    stride: Annotated[str, typer.Option(help="FRAME_STRIDE to try.")] = "1,2,3",
+    pitch_stride: Annotated[str, typer.Option(help="PITCH_STRIDE to try; 0: the default.")] = "0",
+    runs: Annotated[int, typer.Option(min=1, help="Challenges a point.")] = 3,
+    fastest: Annotated[
+        float | None, typer.Option(help="Seconds of the fastest miner. Default: the quickest row.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+) -> None:
+    """Stage times of a challenge; with --sweep, which settings suit the video."""
+    bench_challenge(
+        screen,
+        video,
+        sweep=sweep,
+        repositories=repository or [DEFAULT_REPOSITORY],
+        batch_sizes=numbers("--batch", batch),
+        frame_strides=numbers("--stride", stride),
+        pitch_strides=numbers("--pitch-stride", pitch_stride),
+        runs=runs,
+        fastest_s=fastest,
+        json_file=json_file,
+    )

@@ -18,15 +18,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
+import typer
 from rich.console import Console
 from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
+from commands.terminal import CommandError, numbers, screen
 from local.progress import progress_bar
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
 from touchline.atomic_file import replacing
@@ -38,8 +40,8 @@ _RELEASE_S: Final = 5.0
 _ROLES: Final = (PLAYER_MODEL, PITCH_MODEL, BALL_MODEL)
 
 
-class BenchEngineError(Exception):
-    """What the user is told instead of a traceback."""
+class BenchEngineError(CommandError):
+    """A CommandError of this command's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,3 +403,31 @@ def _mib(value: float) -> str:
 
 def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+def command(  # noqa: PLR0917
+    repositories: Annotated[
+        list[Path] | None, typer.Argument(help="Model repositories. Default: the bundled one.")
+    ] = None,
+    triton_url: Annotated[
+        str | None, typer.Option(help="A running Triton's gRPC host:port, instead of starting one.")
+    ] = None,
+    metrics_url: Annotated[str | None, typer.Option(help="Its metrics URL, for GPU memory.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8,16,32",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Time a point.")] = 3.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
+) -> None:
+    """Throughput and latency of served models by batch size, ranked."""
+    bench_engine(
+        screen,
+        repositories or [DEFAULT_REPOSITORY],
+        triton_url=triton_url,
+        metrics_url=metrics_url,
+        batches=numbers("--batch", batch),
+        concurrency=concurrency,
+        seconds=seconds,
+        json_file=json_file,
+        plot=plot,
+    )

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import httpx
+import typer
 from bittensor_wallet import Keypair
 from rich.console import Console
 from rich.table import Table
 
+from commands.terminal import CommandError, screen
 from gateway.errors import StartupError
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
@@ -23,8 +26,8 @@ from touchline.atomic_file import replacing
 from touchline.stages import STAGES
 
 
-class ChallengeCommandError(Exception):
-    """What the user is told instead of a traceback."""
+class ChallengeCommandError(CommandError):
+    """A CommandError of this command's."""
 
 
 def run_challenge(
@@ -121,10 +124,35 @@ def _decoded_frames(gateway_url: str) -> float | None:
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
     if hotkey_file is not None and miner_hotkey is not None:
-        return load_hotkey(hotkey_file), miner_hotkey
+        return load_hotkey(hotkey_file, "name another with --hotkey-file"), miner_hotkey
     if keys_directory is not None:
         if not (keys_directory / "nodes.json").exists():
             raise ChallengeCommandError(f"{keys_directory} holds no keys; `touchline keys {keys_directory}` makes them")
         made = make_keys(keys_directory)
         return made.validator, made.miner.ss58_address
     raise ChallengeCommandError("with --gateway say who signs: --keys, or --hotkey-file and --miner-hotkey")
+
+
+def command(  # noqa: PLR0917
+    video: Annotated[str, typer.Argument(help="A video file, or its http(s) URL.")],
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="URL of a running gateway. Default: start Triton and a gateway for this one challenge."),
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder that `touchline keys` made: whose keys sign and are asked for.")
+    ] = None,
+    hotkey_file: Annotated[Path | None, typer.Option(help="The validator's hotkey file, instead of --keys.")] = None,
+    miner_hotkey: Annotated[str | None, typer.Option(help="The miner's ss58 address, instead of --keys.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to save the answer.")] = Path("out/response.json"),
+) -> None:
+    """Be a validator: sign a challenge, send it, check the answer and save it."""
+    run_challenge(
+        screen,
+        video,
+        gateway_url=gateway,
+        keys_directory=keys,
+        hotkey_file=hotkey_file,
+        miner_hotkey=miner_hotkey,
+        out=out,
+    )

@@ -1,16 +1,16 @@
-"""`make demo`: one synthetic match through the whole real chain, and the pictures of the answer."""
+"""`touchline demo`, which `make demo` runs: a synthetic match through the real servers, and pictures of the answer."""
 
 from __future__ import annotations
 
-import signal
-import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
 from commands.challenge import inferred_frames_bar, save, stage_table
+from commands.terminal import CommandError, screen
 from demo.clip import load_truth, make_clip
 from demo.match import Match
 from local.progress import progress_bar, spinner
@@ -18,31 +18,53 @@ from local.stack import LocalStackError, local_stack
 from local.triton import LocalTritonError
 from local.validator import ChallengeFailed, Outcome, served_file
 from touchline.answer_quality import measure
-from touchline.render import render_contact_sheet, render_video
-
-OUT = Path("out")
+from touchline.render import RenderError, render_contact_sheet, render_video
 
 
-def main() -> None:
-    """Make the clip, start the chain, send one challenge, measure the answer against the truth, draw it."""
-    console = Console()
+def command(
+    out: Annotated[Path, typer.Option(help="Folder for the clip, the answer, the pictures and the logs.")] = Path(
+        "out"
+    ),
+) -> None:
+    """Make a synthetic match, have it answered by Triton and the gateway, measure and draw the answer."""
+    try:
+        _demo(out)
+    except KeyboardInterrupt:
+        screen.print("stopped; everything that was started is ended")
+        raise
+    except (LocalStackError, LocalTritonError, ChallengeFailed, RenderError) as error:
+        raise CommandError(f"the demo failed: {error}") from error
+
+
+def _demo(out: Path) -> None:
     match = Match()
-    with progress_bar(console, "synthetic match") as advance:
-        clip = make_clip(OUT / "clip", match, advance)
+    with progress_bar(screen, "synthetic match") as advance:
+        clip = make_clip(out / "clip", match, advance)
     with ExitStack() as stack:
-        with spinner(console, "starting Triton, gateway"):
-            chain = stack.enter_context(local_stack(logs=OUT / "logs"))
+        with spinner(screen, "starting Triton, gateway"):
+            servers = stack.enter_context(local_stack(logs=out / "logs"))
         url = stack.enter_context(served_file(clip.video.resolve()))
-        with inferred_frames_bar(console, chain.gateway.url):
-            outcome = chain.challenge(url)
-    save(outcome, OUT / "response.json")
-    with progress_bar(console, "annotated video") as advance:
-        render_video(clip.video, outcome.response, OUT / "annotated.mp4", advance)
-    render_contact_sheet(clip.video, outcome.response, OUT / "contact_sheet.png")
-    console.print(stage_table(outcome))
-    console.print(_quality_table(outcome, clip.truth, match.width))
-    for name in ("response.json", "annotated.mp4", "contact_sheet.png"):
-        console.print(f"  {OUT / name}")
+        with inferred_frames_bar(screen, servers.gateway.url):
+            outcome = servers.challenge(url)
+    save(outcome, out / "response.json")
+    with progress_bar(screen, "annotated video") as advance:
+        render_video(clip.video, outcome.response, out / "annotated.mp4", advance)
+    with spinner(screen, "contact sheet"):
+        render_contact_sheet(clip.video, outcome.response, out / "contact_sheet.png")
+    screen.print(stage_table(outcome))
+    screen.print(_quality_table(outcome, clip.truth, match.width))
+    for line in next_steps(out):
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def next_steps(out: Path) -> list[str]:
+    """What somebody who saw it for the first time may do now."""
+    touchline = ".venv/bin/touchline"
+    return [
+        f"pictures:       {out / 'contact_sheet.png'} and {out / 'annotated.mp4'}, of {out / 'response.json'}",
+        f"your own video: {touchline} challenge match.mp4 && {touchline} render match.mp4 out/response.json",
+        f"serve it:       {touchline} doctor says what this host still lacks for {touchline} serve",
+    ]
 
 
 def _quality_table(outcome: Outcome, truth: Path, width: int) -> Table:
@@ -50,14 +72,3 @@ def _quality_table(outcome: Outcome, truth: Path, width: int) -> Table:
     for name, value in measure(outcome.response, load_truth(truth), width).table():
         table.add_row(name, value)
     return table
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("\nstopped; everything that was started is ended", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except (LocalStackError, LocalTritonError, ChallengeFailed) as error:
-        sys.exit(f"the demo failed: {error}")

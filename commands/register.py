@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from commands.terminal import CommandError, read_settings, screen
 from gateway.errors import StartupError
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 READ_TIMEOUT_S = 60.0
 
 
-class RegisterError(Exception):
-    """What the user is told instead of a traceback."""
+class RegisterError(CommandError):
+    """A CommandError of this command's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def run_register(console: Console, settings: Settings, *, ip: str | None, max_co
 
 def open_chain(settings: Settings) -> Client:
     """The client of the chain, not connected. The one function that decides which chain is spoken to."""
-    import bittensor  # noqa: PLC0415
+    import bittensor  # noqa: PLC0415  slow to import
 
     return bittensor.Client(settings.subtensor_address or settings.subtensor_network)
 
@@ -251,3 +253,14 @@ def _parse_axon(text: str | None) -> Endpoint | None:
         return None
     ip, _, port = text.rpartition(":")
     return Endpoint(ipaddress.IPv4Address(ip), int(port))
+
+
+def command(
+    ip: Annotated[
+        str | None, typer.Option(help="This host's public IPv4 address. Default: the one that is announced now.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="TAO that registering may cost at most.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+) -> None:
+    """Register the hotkey with the subnet and announce this miner's address. Settings as for `serve`."""
+    run_register(screen, read_settings(), ip=ip, max_cost=max_cost, yes=yes)

@@ -10,7 +10,7 @@ RUN python3 -m pip install --no-cache-dir --break-system-packages "uv==${UV_VERS
 COPY requirements/gateway.txt requirements/export.txt /build/
 # System packages are visible for TensorRT's own bindings alone; the pins go before them. torch only reads weights
 # here, so the CPU build is enough.
-RUN python3 -m venv --without-pip --system-site-packages /opt/touchline \
+RUN uv venv --no-cache --python "$(command -v python3)" --system-site-packages /opt/touchline \
  && uv pip install --python /opt/touchline/bin/python --no-cache --torch-backend cpu \
       "torch==${TORCH_VERSION}" "torchvision==${TORCHVISION_VERSION}" \
  && uv pip install --python /opt/touchline/bin/python --no-cache --no-deps --require-hashes \
@@ -20,10 +20,11 @@ COPY export /opt/touchline/app/export
 COPY commands /opt/touchline/app/commands
 # Pictures to compare precisions on.
 COPY demo /opt/touchline/app/demo
-COPY weights/pitch.onnx /opt/touchline/bundled/pitch.onnx
+COPY weights/player.pt weights/pitch.onnx /opt/touchline/bundled/
 COPY deploy/export.sh /opt/touchline/bin/export-once
 COPY deploy/triton-checked.sh /opt/touchline/bin/triton-checked
-RUN chmod 0755 /opt/touchline/bin/export-once \
+# Unpacked from a .zip, or on Windows, they have lost their x bit.
+RUN chmod 0755 /opt/touchline/bin/export-once /opt/touchline/bin/triton-checked \
  && install -d -m 0777 /var/lib/touchline /weights
 ENV PATH=/opt/touchline/bin:$PATH \
     PYTHONPATH=/opt/touchline/app \

@@ -12,12 +12,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import EngineError
-from export.plan import REBUILD, check_plan, devices, parse_gpus, read_stamp
+from export.gpus import Gpu, output, visible_gpus
+from export.plan import REBUILD, Device, check_plan, read_stamp
 
 VERSION_VARIABLES = ("TENSORRT_VERSION", "TRT_VERSION")
 """Where a version may stand: the operator's word first, then what NVIDIA's images set."""
@@ -29,15 +30,13 @@ LIBRARIES = (
 )
 """Where NVIDIA's images keep TensorRT; the name of the file ends in its version."""
 
-QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
-
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What runs the plans: TensorRT's version, and name and compute capability of every GPU. Empty: not known."""
+    """What runs the plans: TensorRT's version, and every GPU that is to serve. Empty: not known."""
 
     tensorrt: str = ""
-    gpus: tuple[tuple[str, str], ...] = ()
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def unknown(self) -> list[str]:
@@ -56,9 +55,12 @@ def this_host(
     find: Callable[[str], list[str]] = glob.glob,
     ask: Callable[[Sequence[str]], str] | None = None,
 ) -> Host:
-    """This machine; `find` lists the files of a pattern, `ask` runs a command and returns what it prints."""
+    """This machine; `find` lists the files of a pattern, `ask` runs a command and returns what it prints.
+
+    EngineError where CUDA_VISIBLE_DEVICES names a GPU that is not there.
+    """
     try:
-        gpus = tuple(parse_gpus((ask or output)(QUERY)))
+        gpus = tuple(visible_gpus(environment, ask or output))
     except (OSError, subprocess.SubprocessError, ValueError):
         gpus = ()
     return Host(tensorrt_here(environment, find), gpus)
@@ -71,11 +73,6 @@ def tensorrt_here(environment: Mapping[str, str], find: Callable[[str], list[str
             return environment[variable]
     names = [Path(file).name.partition(".so.")[2] for pattern in LIBRARIES for file in find(pattern)]
     return max((name for name in names if name.count(".") >= 2), key=len, default="")
-
-
-def output(command: Sequence[str]) -> str:
-    """What a command prints; OSError or SubprocessError if it fails."""
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
 
 
 def check_repository(repository: Path, host: Host | None = None) -> list[str]:
@@ -91,26 +88,45 @@ def check_repository(repository: Path, host: Host | None = None) -> list[str]:
         plans = sorted(directory.glob("*/*.plan"))
         if not plans and re.search(r'(platform:\s*"tensorrt_plan"|backend:\s*"tensorrt")', config):
             problems.append(f"{directory}: there is no plan. Build it with `{REBUILD}`.")
-        for plan in plans:
-            problems.extend(problems_of(plan, config, host))
+        for version in sorted({plan.parent for plan in plans}):
+            problems.extend(problems_of(version, config, host))
     return problems
 
 
-def problems_of(plan: Path, config: str, host: Host) -> list[str]:
-    """What is wrong with one plan: on which GPU it does not fit, a batch in config.pbtxt that it was not built for."""
-    for device in devices(host.tensorrt, host.gpus):
+def problems_of(version: Path, config: str, host: Host) -> list[str]:
+    """What is wrong with the plans of a version, one line each: where a plan does not fit, or a batch it is not for."""
+    problems = []
+    for plan, device in dict.fromkeys(pairs(version, config, host)):
+        if not plan.is_file():
+            gpu = f"{device.gpu} ({device.compute_capability})"
+            problems.append(f"{version}: there is no plan for {gpu}. Build it with `{REBUILD}`.")
+            continue
+        stamp = read_stamp(plan)
+        batch = re.search(r"^max_batch_size:\s*(\d+)", config, re.MULTILINE)
         try:
             check_plan(plan, device)
         except EngineError as error:
-            return [str(error)]
-    batch = re.search(r"^max_batch_size:\s*(\d+)", config, re.MULTILINE)
-    stamp = read_stamp(plan)
-    if batch and stamp and int(batch[1]) > stamp.options.max_batch:
-        return [
-            f"{plan}: built for batches up to {stamp.options.max_batch}, config.pbtxt says {batch[1]}. Build it again "
-            f"with `{REBUILD} --max-batch {batch[1]}`."
-        ]
-    return []
+            problems.append(str(error))
+        else:
+            if batch and stamp and int(batch[1]) > stamp.options.max_batch:
+                problems.append(
+                    f"{plan}: built for batches up to {stamp.options.max_batch}, config.pbtxt says {batch[1]}. Build "
+                    f"it again with `{REBUILD} --max-batch {batch[1]}`."
+                )
+    return problems
+
+
+def pairs(version: Path, config: str, host: Host) -> Iterator[tuple[Path, Device]]:
+    """Each plan that Triton will load with what will run it: by compute capability, or the one plan on every GPU."""
+    named = dict(re.findall(r'cc_model_filenames\s*\{\s*key:\s*"([\d.]+)"\s*value:\s*"([^"]+)"', config))
+    if not host.gpus:
+        for plan in sorted(version.glob("*.plan")):
+            yield plan, Device(host.tensorrt, "", "")
+    for gpu in host.gpus:
+        name = named.get(gpu.compute_capability, "")
+        default = re.search(r'default_model_filename:\s*"([^"]+)"', config)
+        plan = version / (name or (default[1] if default else "model.plan"))
+        yield plan, Device(host.tensorrt, gpu.name, gpu.compute_capability)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not repository.is_dir():
         print(f"{repository}: there is no such folder.", file=sys.stderr)
         return 2
-    host = this_host()
+    try:
+        host = this_host()
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     for line in host.unknown:
         print(f"note: {line}", file=sys.stderr)
     problems = check_repository(repository, host)

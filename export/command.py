@@ -17,7 +17,7 @@ from export import tensorrt_engine, triton_model
 from export.errors import ExportError, MissingPackageError, WeightsError
 from export.frames import calibration_frames, parity_frames
 from export.plan import BuildOptions
-from export.triton_model import CpuPrecision, ServedModel
+from export.triton_model import PLAN_FILE, CpuPrecision, ServedModel
 from export.weights import Weights, digest, load, quiet_ultralytics
 from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS, PITCH_MODEL
 
@@ -146,7 +146,7 @@ def export_models(
     if options.pitch_size and PITCH_MODEL not in sources:
         raise ExportError("--pitch-imgsz: there are no weights for the pitch.")
     if options.target == "tensorrt":
-        tensorrt_engine.this_device()  # says what is missing before the weights are read
+        tensorrt_engine.kinds_here()  # says what is missing before the weights are read
     console = console or Console(stderr=True)
     done = []
     for role, source in sources.items():
@@ -234,17 +234,33 @@ def place(
         file.write_bytes(network.read_bytes())
         batch = "any"
     elif options.target == "tensorrt":
-        yield "building the TensorRT engine (minutes)"
-        file = options.out / role / triton_model.VERSION / triton_model.PLAN_FILE
-        build = BuildOptions(
-            size=served.size,
-            opt_batch=options.opt_batch,
-            max_batch=options.max_batch,
-            level=options.level,
-            workspace_gib=options.workspace_gib,
-        )
-        built = tensorrt_engine.build_engine(network, file, build, TIMING_CACHE)
-        note = "built" if built else "unchanged, kept"
+        kinds = tensorrt_engine.kinds_here()
+        names = [triton_model.plan_name(kind.compute_capability) for kind in kinds] if kinds[1:] else [PLAN_FILE]
+        notes = []
+        for kind, name in zip(kinds, names, strict=True):
+            yield f"building the TensorRT engine for {kind} (minutes)"
+            file = options.out / role / triton_model.VERSION / name
+            build = BuildOptions(
+                size=served.size,
+                opt_batch=options.opt_batch,
+                max_batch=options.max_batch,
+                level=options.level,
+                workspace_gib=options.workspace_gib,
+                portable=kind.portable,
+            )
+            built = tensorrt_engine.build_engine(
+                network,
+                file,
+                build,
+                TIMING_CACHE if not kinds[1:] else TIMING_CACHE.with_stem(f"tensorrt-{kind.compute_capability}"),
+                device=tensorrt_engine.device_of(kind),
+                builder=tensorrt_engine.builder_on(kind) if kinds[1:] else None,
+            )
+            notes.append(("built" if built else "unchanged, kept") + (f" for {kind}" if kinds[1:] else ""))
+        note = ", ".join(notes)
+        if kinds[1:]:
+            plans = zip((kind.compute_capability for kind in kinds), names, strict=True)
+            served = replace(served, plans=tuple(plans))
         triton_model.write_model(served, file, options.out)
     else:
         triton_model.write_model(served, network, options.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +13,17 @@ REBUILD = "touchline export --target tensorrt"
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How a plan is built: batches of the optimisation profile, builder optimisation level 0 to 5, workspace."""
+    """How a plan is built: batches of the optimisation profile, builder optimisation level 0 to 5, workspace.
+
+    `portable`: it runs on every GPU of its compute capability, not only on those of the name it was built on.
+    """
 
     size: tuple[int, int]
     opt_batch: int = 16
     max_batch: int = 32
     level: int = 3
     workspace_gib: float = 4.0
+    portable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def check_plan(plan: Path, device: Device) -> None:
         raise EngineError(f"{plan}: nothing says which TensorRT built it. Build it again with `{REBUILD}`.")
     for what, built, here in (
         ("TensorRT", stamp.device.tensorrt, device.tensorrt),
-        ("the GPU", stamp.device.gpu, device.gpu),
+        ("the GPU", stamp.device.gpu, stamp.device.gpu if stamp.options.portable else device.gpu),
         ("compute capability", stamp.device.compute_capability, device.compute_capability),
     ):
         if here and not (same_version(built, here) if what == "TensorRT" else built == here):
@@ -79,22 +82,3 @@ def same_version(first: str, second: str) -> bool:
     """Whether two versions agree in as many parts as both have: 10.13.3.9 and the 10.13.3 of libnvinfer.so.10.13.3."""
     ours, theirs = (version.partition("+")[0].split(".") for version in (first, second))
     return all(mine == other for mine, other in zip(ours, theirs, strict=False))
-
-
-def parse_gpus(answer: str) -> list[tuple[str, str]]:
-    """Name and compute capability of every GPU from `nvidia-smi --query-gpu=name,compute_cap --format=csv,noheader`.
-
-    ValueError for a line of another form.
-    """
-    gpus = []
-    for line in answer.strip().splitlines():
-        name, comma, capability = line.rpartition(",")
-        if not comma or not capability.strip().replace(".", "", 1).isdigit():
-            raise ValueError(f"nvidia-smi answers {line!r}")
-        gpus.append((name.strip(), capability.strip()))
-    return gpus
-
-
-def devices(tensorrt: str, gpus: Iterable[tuple[str, str]]) -> list[Device]:
-    """One device a GPU; one of which nothing but TensorRT is known where no GPU is known."""
-    return [Device(tensorrt, *gpu) for gpu in gpus] or [Device(tensorrt, "", "")]

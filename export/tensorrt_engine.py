@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 from export.errors import EngineError, MissingPackageError
-from export.plan import BuildOptions, Device, Stamp, parse_gpus, read_stamp, stamp_path
+from export.gpus import Kind, kinds_of, visible_gpus
+from export.plan import BuildOptions, Device, Stamp, read_stamp, stamp_path
 from touchline.contract import INPUT
 
 Builder = Callable[[bytes, BuildOptions, Path], bytes]
@@ -27,7 +32,7 @@ def build_engine(
     builder: Builder | None = None,
 ) -> bool:
     """Build the plan unless the one that is there has the same stamp; whether it was built."""
-    device = device or this_device()
+    device = device or device_of(kinds_here()[0])
     network = onnx_file.read_bytes()
     stamp = Stamp(hashlib.sha256(network).hexdigest(), device, options)
     if plan.is_file() and read_stamp(plan) == stamp:
@@ -56,18 +61,45 @@ def tensorrt_version() -> str:
     return str(tensorrt.__version__)
 
 
-def this_device() -> Device:
-    """TensorRT's version and the first GPU, as the driver's nvidia-smi names it."""
-    version = tensorrt_version()
-    query = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
+def kinds_here() -> list[Kind]:
+    """The kinds of GPU that need an engine each, at least one.
+
+    EngineError if there is none or it is too old, MissingPackageError without TensorRT.
+    """
+    tensorrt_version()
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
-        gpu, capability = parse_gpus(answer.stdout)[0]
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError) as error:
+        kinds = kinds_of(visible_gpus())
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise EngineError(
             f"--target tensorrt needs an NVIDIA GPU and its driver: nvidia-smi names none ({error})."
         ) from error
-    return Device(version, gpu, capability)
+    if not kinds:
+        raise EngineError("--target tensorrt needs an NVIDIA GPU and its driver: nvidia-smi names none.")
+    return kinds
+
+
+def device_of(kind: Kind) -> Device:
+    """What an engine for GPUs of a kind is tied to; MissingPackageError without TensorRT."""
+    return Device(tensorrt_version(), kind.first.name, kind.compute_capability)
+
+
+def builder_on(kind: Kind) -> Builder:
+    """`tensorrt_builder` on the first GPU of a kind, in a process of its own: CUDA looks for its GPUs only once."""
+
+    def build(network: bytes, options: BuildOptions, timing_cache: Path) -> bytes:
+        with ProcessPoolExecutor(1, get_context("spawn"), _see_only, (kind.first.uuid,)) as pool:
+            try:
+                return pool.submit(tensorrt_builder, network, options, timing_cache).result()
+            except BrokenProcessPool as error:
+                raise EngineError(
+                    f"the process that built the engine for {kind} was killed, which out of memory is: see dmesg."
+                ) from error
+
+    return build
+
+
+def _see_only(uuid: str) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = uuid
 
 
 def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) -> bytes:
@@ -89,6 +121,8 @@ def tensorrt_builder(network: bytes, options: BuildOptions, timing_cache: Path) 
     settings.builder_optimization_level = options.level
     # On by default, it would round what is FP32 on purpose, box decoding above all, to 11 bits.
     settings.clear_flag(trt.BuilderFlag.TF32)
+    if options.portable:
+        settings.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
     profile = builder.create_optimization_profile()
     low, best, high = (trt.Dims([batch, *options.size, 3]) for batch in (1, options.opt_batch, options.max_batch))
     profile.set_shape(INPUT, low, best, high)

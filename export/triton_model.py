@@ -27,6 +27,7 @@ class ServedModel:
     graphs are captured for (any other batch runs without).
     A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
     Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
+    `plans` names the plan for each compute capability where GPUs of several serve; empty: one plan, PLAN_FILE.
     `threads` (0: all cores) and `cpu_precision` ("auto": bf16 where the CPU computes it natively) are for CPU engines.
     """
 
@@ -41,6 +42,7 @@ class ServedModel:
     max_queue: int = 0
     instances: int = 1
     cuda_graphs: bool = True
+    plans: tuple[tuple[str, str], ...] = ()
     threads: int = 0
     cpu_precision: CpuPrecision = "auto"
 
@@ -52,6 +54,13 @@ class ServedModel:
     def batch_sizes(self) -> tuple[int, ...]:
         """The preferred batch sizes that fit, ascending."""
         return tuple(sorted({size for size in self.preferred if 1 < size <= self.max_batch}))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what lies in the version's folder and an engine is loaded from."""
+        if not self.on_gpu:
+            return (ONNX_FILE,)
+        return tuple(name for _, name in self.plans) or (PLAN_FILE,)
 
     @property
     def output(self) -> tuple[str, tuple[int, int]]:
@@ -95,7 +104,11 @@ def config(model: ServedModel) -> Any:
 
     if model.on_gpu:
         message.platform = "tensorrt_plan"
-        message.default_model_filename = PLAN_FILE
+        # A name for each compute capability and no other: a GPU of yet another one is refused, not given a wrong plan.
+        for capability, name in model.plans:
+            message.cc_model_filenames[capability] = name
+        if not model.plans:
+            message.default_model_filename = PLAN_FILE
         message.optimization.input_pinned_memory.enable = True
         message.optimization.output_pinned_memory.enable = True
         cuda = message.optimization.cuda
@@ -119,19 +132,26 @@ def config_text(model: ServedModel) -> str:
     return header + str(text_format.MessageToString(config(model)))
 
 
+def plan_name(compute_capability: str) -> str:
+    """Name of a plan among those for other compute capabilities."""
+    return PLAN_FILE.replace(".", f"-{compute_capability}.", 1)
+
+
 def write_model(model: ServedModel, file: Path, repository: Path) -> Path:
     """Write <repository>/<name> with config.pbtxt and version 1 around `file` (a plan or an ONNX file); the directory.
 
-    The CPU engines get the Python backend beside the ONNX file. Files of another engine in that version are removed.
+    Several plans lie there already. The CPU engines get the Python backend beside the ONNX file. Files of another
+    engine in that version are removed.
     """
     directory = repository / model.name
     version = directory / VERSION
     version.mkdir(parents=True, exist_ok=True)
-    kept = PLAN_FILE if model.on_gpu else ONNX_FILE
-    if file.resolve() != (version / kept).resolve():
-        shutil.copyfile(file, version / kept)
-    for stale in (ONNX_FILE, CPU_BACKEND.name) if model.on_gpu else (PLAN_FILE, f"{PLAN_FILE}.json"):
-        (version / stale).unlink(missing_ok=True)
+    if len(model.files) == 1 and file.resolve() != (version / model.files[0]).resolve():
+        shutil.copyfile(file, version / model.files[0])
+    kept = {*model.files, *(f"{name}.json" for name in model.files)}
+    for found in (ONNX_FILE, CPU_BACKEND.name, *(path.name for path in version.glob("*.plan*"))):
+        if found not in kept:
+            (version / found).unlink(missing_ok=True)
     if not model.on_gpu:
         shutil.copyfile(CPU_BACKEND, version / CPU_BACKEND.name)
     (directory / "config.pbtxt").write_text(config_text(model))

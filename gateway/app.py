@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -11,10 +12,12 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
-from gateway.challenges import Service
+from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
+from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
+from gateway.pipeline import Pipeline
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
@@ -31,36 +34,34 @@ _log = logging.getLogger(__name__)
 def build_app(settings: Settings) -> FastAPI:
     """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
+    for name, value in settings.cuda_environment.items():
+        os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
     redis_url = settings.nonce_redis_url.get_secret_value()
     redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
     nonces = redis or MemoryNonces()
     metrics = Metrics()
     metagraph = Metagraph(settings)
-    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
-    metrics.limit.set(settings.concurrent_challenges)
+    _watch_registration(metrics, metagraph, own_hotkey)
     metrics.budget.set(settings.challenge_budget_s)
+    metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
-    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
-    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
-    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
-    if settings.enable_torch_compile:
-        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
-
+    _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     history = console.history if console else None
-    if console is None:
-        settings = settings.model_copy(update={"console_port": 0})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
         async with httpx.AsyncClient(timeout=timeout) as client:
-            service = app.state.service = Service(settings, metrics, client, nvdec=nvdec)
-            app.include_router(soccer_router(service, metagraph, nonces, metrics, own_hotkey, history=history))
-            app.include_router(status_router(service, metagraph, nonces, metrics))
-            background = [asyncio.create_task(service.watch_forever())]
+            slots = settings.concurrent_challenges * settings.slots_per_challenge
+            engine = app.state.engine = Engine(settings, metrics, slots=slots)
+            pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
+            challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
+            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
+            background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:
                 background.append(asyncio.create_task(redis.watch_forever()))
             if settings.refresh_nodes:
@@ -71,7 +72,7 @@ def build_app(settings: Settings) -> FastAPI:
             view = partial(
                 look,
                 settings=settings,
-                service=service,
+                engine=engine,
                 metagraph=metagraph,
                 nonces=nonces,
                 metrics=metrics,
@@ -86,7 +87,9 @@ def build_app(settings: Settings) -> FastAPI:
                 for task in background:
                     with suppress(asyncio.CancelledError):
                         await task
-                await service.close()
+                await challenges.close()
+                await engine.close()
+                pipeline.close()
                 if redis is not None:
                     await redis.close()
 
@@ -95,3 +98,19 @@ def build_app(settings: Settings) -> FastAPI:
     )
     add_error_answers(app, metrics, history)
     return app
+
+
+def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:
+    """What the metagraph says of this miner, read when it is scraped."""
+    metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
+    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
+    metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
+    metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
+
+
+def _warn_of_no_effect(settings: Settings) -> None:
+    """Settings that are taken from old .env files and do not do what they say."""
+    if settings.enable_torch_compile:
+        _log.warning("ENABLE_TORCH_COMPILE has no effect: the engines are compiled by `touchline export`")
+    if settings.device == "mps":
+        _log.warning("DEVICE=mps: neither Triton nor the video decoder knows Apple's GPU, so it means DEVICE=cpu")

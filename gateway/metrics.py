@@ -62,6 +62,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.limit = Gauge("touchline_challenges_limit", "Challenges taken at once.", registry=self.registry)
+        self.gpus = Gauge("touchline_gpus", "GPUs that are to serve, see GPUS; 0 on a CPU.", registry=self.registry)
         self.last_answer = Gauge(
             "touchline_last_answer_timestamp_seconds", "When a challenge was last answered; 0 before the first.",
             registry=self.registry,

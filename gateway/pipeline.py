@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ import httpx
 
 from gateway.detections import Detections, Floats
 from gateway.errors import ChallengeTimedOut, GatewayError
-from gateway.inference.fleet import Host, Tritons
-from gateway.inference.outputs import detections_from_rows, keypoints_from_rows, with_ball_model
-from gateway.inference.slots import Slot, SlotPool
-from gateway.inference.triton import ServedModels
+from gateway.inference.engine import Engine, Share
+from gateway.inference.slots import Slot
 from gateway.metrics import Metrics
+from gateway.pace import paced_stride
 from gateway.settings import Settings
 from gateway.tracking.keypoints import Keypoints, KeypointTracker
 from gateway.tracking.tracker import Tracker
@@ -28,7 +26,6 @@ from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
 from gateway.video.stills import Stills
-from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_MODEL
 
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
@@ -37,10 +34,6 @@ PACE_AFTER_SHARE = 0.25
 """Of the budget, for which the rate is measured before it counts: batches come in bursts, the first ones are small."""
 RESERVE_S = 0.5
 """What is kept of the budget for the end: the last batch, tracking, JSON."""
-MAX_STRIDE = 25
-"""However late a challenge is, a frame of each second of usual video is inferred."""
-COLD_AFTER_S = 10.0
-"""After so long without a challenge the models are warmed up again."""
 FIRST_BATCH = 2
 """Frames in the first slot; every next one is twice as large, up to BATCH_SIZE."""
 
@@ -105,43 +98,27 @@ class _BusyClock:
 
 
 class Pipeline:
-    """Answers videos. Holds what all challenges share: the HTTP client, the Tritons, the slots and the threads."""
+    """Answers videos. Holds what all challenges share: the HTTP client, the engine and the threads."""
 
     def __init__(
         self,
         settings: Settings,
         metrics: Metrics,
+        engine: Engine,
         *,
         client: httpx.AsyncClient,
-        tritons: Tritons,
-        models: ServedModels,
-        pool: SlotPool,
         nvdec: bool,
+        keep_stills: bool,
     ) -> None:
+        """`keep_stills`: somebody will look at a few frames of each answer."""
         self.settings = settings
         self.metrics = metrics
+        self.engine = engine
         self.client = client
-        self.tritons = tritons
-        self.models = models
-        self.pool = pool
-        self.last_inference = 0.0
-        """When Triton last replied, on time.monotonic's clock."""
+        self.keep_stills = keep_stills
         self._nvdec = nvdec
         # Two threads a challenge: one decodes while the other tracks.
         self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
-
-    async def warm_up(self, count: int, hosts: Sequence[Host]) -> None:
-        """Let every model of `hosts` infer `count` blank frames, so that no challenge waits for an engine's first time.
-
-        Raises InferenceUnavailable or InferenceFailed.
-        """
-        slot = await self.pool.acquire()
-        try:
-            slot.frames[:count] = LETTERBOX_GREY
-            await self.tritons.wake(hosts, self.models.names, slot, count)
-        finally:
-            self.pool.release(slot)
-        self.last_inference = time.monotonic()
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -155,8 +132,12 @@ class Pipeline:
         limit_s = self.settings.challenge_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                with GrowingFile() as file, self._decoder(file) as decoder:
-                    return await _Run(self, video_url, file, decoder).answer()
+                with (
+                    self.engine.share(self.settings.slots_per_challenge) as share,
+                    GrowingFile() as file,
+                    self._decoder(file, share.input_size) as decoder,
+                ):
+                    return await _Run(self, video_url, file, decoder, share).answer()
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
         except BaseExceptionGroup as group:
@@ -179,10 +160,10 @@ class Pipeline:
                 future.exception()
             raise
 
-    def _decoder(self, file: GrowingFile) -> Decoder:
+    def _decoder(self, file: GrowingFile, size: tuple[int, int]) -> Decoder:
         return Decoder(
             file,
-            size=(self.models.width, self.models.height),
+            size=size,
             frame_stride=self.settings.frame_stride,
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
@@ -193,8 +174,9 @@ class Pipeline:
 class _Run:
     """One challenge under way: four stages, joined by the slots and one queue."""
 
-    def __init__(self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoder: Decoder) -> None:
+    def __init__(self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoder: Decoder, share: Share) -> None:
         self._pipeline = pipeline
+        self._share = share
         self._settings = pipeline.settings
         self._video_url = video_url
         self._file = file
@@ -207,21 +189,17 @@ class _Run:
         self._stills: Stills | None = None
         self._paced_from: tuple[float, int] | None = None
         """When and after how many inferred frames the rate began to be measured: with the first reply."""
-        # Slots of this challenge, so that no challenge takes the share of another.
-        self._share = asyncio.Semaphore(self._settings.slots_per_challenge)
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
         self._inferences = asyncio.Queue[asyncio.Task[_InferredSlot] | None]()
 
     async def answer(self) -> Answer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fetch())
-            if time.monotonic() - self._pipeline.last_inference > COLD_AFTER_S:
-                # An idle GPU has lowered its clocks: wake it while the first bytes travel.
-                tasks.create_task(self._pipeline.warm_up(1, self._pipeline.tritons.ready_hosts))
+            tasks.create_task(self._pipeline.engine.wake())  # while the first bytes travel
             begun = time.perf_counter()
             info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
             self._times.decode_s = time.perf_counter() - begun
-            self._stills = Stills(info) if self._settings.console_open else None
+            self._stills = Stills(info) if self._pipeline.keep_stills else None
             tracking = tasks.create_task(self._track(info))
             await self._decode(info, tasks)
         tracks, keypoints = tracking.result()
@@ -247,8 +225,7 @@ class _Run:
         batch, last = FIRST_BATCH, False
         while not last:
             waiting_since = time.perf_counter()
-            await self._share.acquire()
-            slot = await self._pipeline.pool.acquire()
+            slot = await self._share.acquire()
             self._pipeline.metrics.slot_wait_seconds.observe(time.perf_counter() - waiting_since)
             try:
                 begun = time.perf_counter()
@@ -257,13 +234,13 @@ class _Run:
                 )
                 self._times.decode_s += time.perf_counter() - begun
             except BaseException:
-                self._give_back(slot)
+                self._share.release(slot)
                 raise
             if self._stills is not None:
                 self._stills.look(slot.frames, filled.frame_numbers)
             inference = tasks.create_task(self._infer(slot, filled, info))
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
-            inference.add_done_callback(partial(self._give_back, slot))
+            inference.add_done_callback(partial(_give_back, self._share, slot))
             self._inferences.put_nowait(inference)
             self._pipeline.metrics.frames.labels("decoded").inc(filled.decoded)
             self._sent_count += len(filled.frame_numbers)
@@ -271,28 +248,18 @@ class _Run:
         self._inferences.put_nowait(None)
 
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo) -> _InferredSlot:
-        """All models on one slot at the same time."""
-        letterbox = info.letterbox
-        tritons, count = self._pipeline.tritons, len(filled.frame_numbers)
+        count = len(filled.frame_numbers)
         with self._inferring:
-            async with asyncio.TaskGroup() as requests:
-                player = requests.create_task(tritons.infer(PLAYER_MODEL, slot, count))
-                pitch = requests.create_task(tritons.infer(PITCH_MODEL, slot, filled.pitch_count))
-                if self._pipeline.models.has_ball_model:
-                    ball = requests.create_task(tritons.infer(BALL_MODEL, slot, count))
-        self._pipeline.last_inference = time.monotonic()
+            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count)
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)
         self._inferred_count += count
         self._keep_pace(info)
-        low = min(LOW_SCORE, self._settings.confidence)
-        detections = detections_from_rows(player.result(), letterbox, min_score=low)
-        if self._pipeline.models.has_ball_model:
-            balls = detections_from_rows(ball.result(), letterbox, min_score=low)
-            detections = [with_ball_model(*pair) for pair in zip(detections, balls, strict=True)]
-        confidence = self._settings.keypoint_confidence
-        points = keypoints_from_rows(pitch.result(), letterbox, min_confidence=confidence)
-        return _InferredSlot(filled.frame_numbers, detections, points)
+        return _InferredSlot(
+            filled.frame_numbers,
+            sight.detections(info.letterbox, min_score=min(LOW_SCORE, self._settings.confidence)),
+            sight.keypoints(info.letterbox, min_confidence=self._settings.keypoint_confidence),
+        )
 
     async def _track(self, info: VideoInfo) -> tuple[Tracks, Keypoints]:
         """Take the inferred slots in order."""
@@ -327,19 +294,12 @@ class _Run:
         self._decoder.frame_stride = wanted
         self._stride = max(self._stride, wanted)
 
-    def _give_back(self, slot: Slot, _: asyncio.Task[_InferredSlot] | None = None) -> None:
-        self._pipeline.pool.release(slot)
-        self._share.release()
-
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started
 
 
-def paced_stride(frames_left: int, affordable: float, least: int) -> int:
-    """The stride, from `least` to MAX_STRIDE, at which `frames_left` source frames cost `affordable` inferences."""
-    if frames_left <= 0:
-        return least
-    return min(MAX_STRIDE, max(least, math.ceil(frames_left / max(affordable, 1.0))))
+def _give_back(share: Share, slot: Slot, _: asyncio.Task[_InferredSlot]) -> None:
+    share.release(slot)
 
 
 def _update(tracker: Tracker, keypoints: KeypointTracker, inferred: _InferredSlot) -> float:

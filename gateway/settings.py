@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_origin
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
-_NVIDIA_DEVICE = Path("/dev/nvidiactl")
+_DEVICES = Path("/dev")
+_NVIDIA_DEVICE = _DEVICES / "nvidiactl"
+_OTHER_WORDS = {
+    "log_level": {"warn": "warning", "fatal": "critical", "trace": "debug"},
+    "device": {"gpu": "cuda"},
+}
+"""What others call the same choice, by setting."""
 
 
 def is_loopback(host: str) -> bool:
@@ -41,7 +48,9 @@ class Settings(BaseSettings):
         le=65535,
         description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log.")
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Verbosity of the log."
+    )
 
     netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
     subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
@@ -72,9 +81,14 @@ class Settings(BaseSettings):
     )
     inference_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one reply of Triton.")
 
-    device: Literal["cuda", "cpu"] = Field(
+    device: Literal["cuda", "cpu", "mps"] = Field(
         default_factory=lambda: "cuda" if _NVIDIA_DEVICE.exists() else "cpu",
         description="What the host has; decides the defaults below and where videos are decoded. Default: detected.",
+    )
+    gpus: str = Field(
+        "0",
+        description="GPUs that serve, by their numbers in nvidia-smi with commas between; or all. Decides how many "
+        "challenges are taken at once.",
     )
     img_size: int = Field(
         640, description="Width of the model input you expect; the served models decide, and a difference is logged."
@@ -93,7 +107,7 @@ class Settings(BaseSettings):
     track_buffer_size: int = Field(30, ge=0, description="Source frames at 30 fps that a lost track is remembered.")
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
-    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 on a GPU, 2 on a CPU.")
+    max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
     challenge_budget_s: float = Field(
         12.0, gt=0, description="When the measured rate will not make it, the stride grows during the challenge."
     )
@@ -110,10 +124,39 @@ class Settings(BaseSettings):
         50, ge=1, le=1000, description="Challenges the console keeps, about half a MB each."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write(cls, value: Any, info: ValidationInfo) -> Any:
+        """Blanks around a value mean nothing, and of one that is chosen from a list neither does its case."""
+        if not isinstance(value, str) or info.field_name in (None, "console_token"):
+            return value
+        name, value = str(info.field_name), value.strip()
+        field = cls.model_fields[name]
+        if get_origin(field.annotation) is Literal:
+            value = value.lower()
+            value = _OTHER_WORDS.get(name, {}).get(value, value)
+        if not value:
+            return field.get_default(call_default_factory=True)
+        return value
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _without_number(cls, device: Any) -> Any:
+        """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
+        return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
+
     @field_validator("wallet_path", "nodes_file")
     @classmethod
     def _expand_home(cls, path: Path) -> Path:
         return path.expanduser()
+
+    @field_validator("gpus")
+    @classmethod
+    def _number_gpus(cls, gpus: str) -> str:
+        gpus = gpus.replace(" ", "").lower()
+        if not re.fullmatch(r"all|\d+(,\d+)*", gpus):
+            raise ValueError("is all, or numbers of nvidia-smi with commas between, as 0,1")
+        return gpus
 
     @field_validator("triton_urls")
     @classmethod
@@ -130,6 +173,29 @@ class Settings(BaseSettings):
     @property
     def on_gpu(self) -> bool:
         return self.device == "cuda"
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """GPUS as numbers, each once; empty on a CPU, or where there is no device file to count them by."""
+        if not self.on_gpu:
+            return ()
+        if self.gpus == "all":
+            found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in _DEVICES.glob("nvidia*"))
+            return tuple(sorted(int(name[1]) for name in found if name))
+        return tuple(dict.fromkeys(map(int, self.gpus.split(","))))
+
+    @property
+    def gpu_count(self) -> int:
+        """How many GPUs serve: one at least where there is any."""
+        return max(1, len(self.gpu_numbers)) if self.on_gpu else 0
+
+    @property
+    def cuda_environment(self) -> dict[str, str]:
+        """What tells CUDA to use GPUS, which it then numbers from 0 in that order; NVDEC takes the first."""
+        if not self.on_gpu:
+            return {}
+        chosen = {} if self.gpus == "all" else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpu_numbers))}
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **chosen}
 
     @property
     def slot_frames(self) -> int:
@@ -149,7 +215,7 @@ class Settings(BaseSettings):
 
     @property
     def concurrent_challenges(self) -> int:
-        return self.max_concurrent_challenges or (4 if self.on_gpu else 2)
+        return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
 
     @property
     def console_on_loopback(self) -> bool:

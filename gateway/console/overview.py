@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway.challenges import Service
 from gateway.history import Entry
+from gateway.inference.engine import Engine
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics, value_of
 from gateway.settings import Settings
@@ -73,7 +73,7 @@ def look(
     entries: Iterable[Entry],
     *,
     settings: Settings,
-    service: Service,
+    engine: Engine,
     metagraph: Metagraph,
     nonces: NonceStore,
     metrics: Metrics,
@@ -82,14 +82,14 @@ def look(
     """Take it from where /metrics and /health take it."""
     outcomes = _values(metrics.challenges, "outcome")
     frames = _values(metrics.frames, "kind")
-    why_not_ready = "; ".join(filter(None, (service.why_not_ready, nonces.why_not_ready)))
+    why_not_ready = "; ".join(filter(None, (engine.why_not_ready, nonces.why_not_ready)))
     return Overview(
         version=__version__,
         hotkey=hotkey,
         ready=not why_not_ready,
         why_not_ready=why_not_ready,
-        tritons=service.tritons,
-        models=service.models,
+        tritons=engine.states,
+        models=engine.models,
         in_progress=int(value_of(metrics.in_progress)),
         limit=int(value_of(metrics.limit)),
         slots=int(value_of(metrics.slots)),

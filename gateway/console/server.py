@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +15,7 @@ from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
 from gateway.errors import StartupError
 from gateway.history import History
+from gateway.listening import bind
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ class _Server(uvicorn.Server):
 def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None:
     """The console, if there is one. `busy` says whether a challenge is in progress.
 
-    Raises StartupError when a CONSOLE_PORT that was set cannot be had. The default one is not worth a miner that does
-    not start: it goes without a console, and says so in the log.
+    Raises StartupError when a CONSOLE_PORT or CONSOLE_HOST that was set cannot be had. The default one is not worth a
+    miner that does not start: it goes without a console, and says so in the log.
     """
     host, port = settings.console_host, settings.console_port
     if not settings.console_open:
@@ -75,17 +75,14 @@ def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None
             raise StartupError(f"CONSOLE_PORT and PORT are both {port}; set another for the console, or 0 for none")
         return Console(settings, _listen(host, port), busy)
     except StartupError as error:
-        if "console_port" in settings.model_fields_set:
+        if settings.model_fields_set & {"console_port", "console_host"}:
             raise
         _log.warning("no console: %s", error)
         return None
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise StartupError(
-            f"CONSOLE_PORT {port} on {host} cannot be listened on: {reason.lower()}; set a free one, or 0 for none"
-        ) from error
+    first, *others = bind(host, port, prefix="CONSOLE_", none_allowed=True)
+    for other in others:  # localhost is two addresses
+        other.close()
+    return first

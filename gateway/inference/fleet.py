@@ -41,7 +41,7 @@ class Host:
 
 
 class Tritons:
-    """Connections to the Tritons of TRITON_URLS. Who is ready is the service's to say, who is lost also `infer`'s."""
+    """Connections to the Tritons of TRITON_URLS. Who is ready is the engine's to say, who is lost also `infer`'s."""
 
     def __init__(
         self,

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
 from gateway.detections import Detections, Floats
 from touchline.contract import BALL, KEYPOINT_COUNT, Letterbox
+
+_EVERY = slice(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the models said of a slot's frames: rows of the model contract, in input pixels.
+
+    Frames of one slot may come from several sources: each source asks for its own rows, with its own letterbox.
+    """
+
+    player: Floats
+    """float32 [N, K, 6]."""
+    pitch: Floats
+    """float32 [P, 32, 3]: of the first P frames."""
+    ball: Floats | None
+    """float32 [N, K, 6]; None where no ball model is served."""
+
+    def detections(self, letterbox: Letterbox, *, min_score: float, rows: slice = _EVERY) -> list[Detections]:
+        """Of the frames `rows`, the ball from a model of its own where there is one."""
+        detections = detections_from_rows(self.player[rows], letterbox, min_score=min_score)
+        if self.ball is None:
+            return detections
+        balls = detections_from_rows(self.ball[rows], letterbox, min_score=min_score)
+        return [with_ball_model(*pair) for pair in zip(detections, balls, strict=True)]
+
+    def keypoints(self, letterbox: Letterbox, *, min_confidence: float, rows: slice = _EVERY) -> Floats:
+        """float32 [n, 32, 2] of those of the frames `rows` that the pitch model saw; (0, 0) is not seen."""
+        return keypoints_from_rows(self.pitch[rows], letterbox, min_confidence=min_confidence)
 
 
 def detections_from_rows(rows: Floats, letterbox: Letterbox, *, min_score: float) -> list[Detections]:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.challenges import Service
+from gateway.challenges import Challenges
 from gateway.errors import BadChallenge, BadRequest, Unauthorized
 from gateway.history import History
 from gateway.metrics import Metrics
@@ -38,7 +38,7 @@ FRAMES_A_PIECE = 250
 
 
 def soccer_router(
-    service: Service,
+    challenges: Challenges,
     metagraph: Metagraph,
     nonces: NonceStore,
     metrics: Metrics,
@@ -57,7 +57,7 @@ def soccer_router(
         wanted = read_challenge(body)
         request.state.challenge_id = wanted.challenge_id
         try:
-            answer = await until_disconnect(request, service.answer(wanted.video_url))
+            answer = await until_disconnect(request, challenges.answer(wanted.video_url))
         except ClientGone:
             metrics.challenges.labels("client_gone").inc()
             remember(history, request, "client_gone", "the caller hung up before the answer was ready")

@@ -6,29 +6,32 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.challenges import Service
+from gateway.challenges import Challenges
+from gateway.inference.engine import Engine
 from gateway.metrics import Metrics
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
 
 
-def status_router(service: Service, metagraph: Metagraph, nonces: NonceStore, metrics: Metrics) -> APIRouter:
+def status_router(
+    engine: Engine, challenges: Challenges, metagraph: Metagraph, nonces: NonceStore, metrics: Metrics
+) -> APIRouter:
     """The three routes, over what the lifespan built."""
     router = APIRouter()
 
     @router.get("/availability")
     async def availability() -> dict[str, bool]:
-        return {"available": service.available and not nonces.why_not_ready}
+        return {"available": challenges.available and not nonces.why_not_ready}
 
     @router.get("/health")
     async def health() -> JSONResponse:
-        reason = why_not_ready(service, nonces)
-        models = service.models
+        reason = why_not_ready(engine, nonces)
+        models = engine.models
         said = {
             "ready": not reason,
             "reason": reason,
-            "models": models.versions if models and service.ready else {},
-            "tritons": service.tritons,
+            "models": models.versions if models and engine.ready else {},
+            "tritons": engine.states,
             "nonces": nonces.kept_in,
             "nodes": len(metagraph),
         }
@@ -41,6 +44,6 @@ def status_router(service: Service, metagraph: Metagraph, nonces: NonceStore, me
     return router
 
 
-def why_not_ready(service: Service, nonces: NonceStore) -> str:
+def why_not_ready(engine: Engine, nonces: NonceStore) -> str:
     """Empty when the next challenge could be answered, else what is missing."""
-    return "; ".join(filter(None, (service.why_not_ready, nonces.why_not_ready)))
+    return "; ".join(filter(None, (engine.why_not_ready, nonces.why_not_ready)))

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from commands.main import BENCH, COMMANDS, Later, app
 from tests.support.videos import make_video
+from touchline import __version__
 
 
 def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,8 +31,22 @@ def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comp
 def test_help_names_every_command(tmp_path: Path) -> None:
     said = touchline("--help", cwd=tmp_path)
     assert said.returncode == 0
-    for command in ("serve", "register", "triton", "keys", "challenge", "render", "export"):
+    for command in (*COMMANDS, "bench"):
         assert command in said.stdout
+
+
+@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["bench", name] for name in BENCH])
+def test_every_command_that_help_names_has_options_and_a_help_of_its_own(words: list[str]) -> None:
+    command = get_command(app)
+    for word in words:
+        command = command.commands[word]
+    assert isinstance(command, Later)
+    loaded = command.load()
+    assert loaded.help and loaded.name == words[-1]
+
+
+def test_the_version(tmp_path: Path) -> None:
+    assert touchline("--version", cwd=tmp_path).stdout == f"touchline {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bittensor
 import pytest
+from bittensor_wallet import Keypair
 from rich.console import Console
 
 from commands import register as register_module
@@ -265,3 +266,12 @@ def test_the_calls_have_the_arguments_of_the_sdk() -> None:
     serve = bittensor.ServeAxon(netuid=1, ip="8.8.8.8", port=1)
     assert (serve.protocol, serve.version, serve.signer) == (4, 1, "hotkey")
     assert bittensor.BurnedRegister.signer == "coldkey"
+
+
+def test_a_hotkey_that_the_subnet_cannot_use_is_refused_before_anything_is_paid(miner: Miner) -> None:
+    path = miner.settings.hotkey_file
+    ed25519 = Keypair.create_from_seed("0x" + "11" * 32, 0)
+    path.write_text(json.dumps({"secretSeed": "0x" + "11" * 32, "cryptoType": 0, "ss58Address": ed25519.ss58_address}))
+    with pytest.raises(RegisterError, match="no sr25519"):
+        miner.register(yes=True)
+    assert not miner.chain.submitted and not miner.chain.shielded

@@ -22,6 +22,11 @@ def compose_files() -> list[Path]:
     return sorted(DEPLOY.glob("docker-compose.*.yml"))
 
 
+def default_files() -> list[Path]:
+    """What compose finds by itself, without a .env: in the project's folder and in deploy/."""
+    return [PROJECT / "compose.yaml", DEPLOY / "compose.yaml"]
+
+
 def compose(variant: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A compose file as the engine gets it: one `extends` level merged, ${NAME:-default} filled in."""
     document = yaml.safe_load((DEPLOY / f"docker-compose.{variant}.yml").read_text())

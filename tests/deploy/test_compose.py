@@ -19,18 +19,36 @@ from gateway.errors import NoncesUnavailable
 from gateway.settings import Settings
 from gateway.subnet.nonces import RedisNonces
 from local.triton import DEFAULT_ENVIRONMENT, _install
-from tests.deploy.files import DEPLOY, PROJECT, VARIANTS, bytes_of, compose, compose_files, tool, variables
+from tests.deploy.files import (
+    DEPLOY,
+    PROJECT,
+    VARIANTS,
+    bytes_of,
+    compose,
+    compose_files,
+    default_files,
+    tool,
+    variables,
+)
 from tests.support.redis_server import RedisServer
 
 SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)["services"]]
 EXAMPLE = DEPLOY / ".env.example"
 # Where things are inside the containers is the compose files' matter.
 FIXED = {"HOST", "PORT", "EXTERNAL_PORT", "CONSOLE_HOST", "CONSOLE_PORT", "WALLET_PATH", "NODES_FILE", "TRITON_URLS"}
+# And what a GPU host has or means is the GPU variant's.
+OF_A_GPU_HOST = {"DEVICE": "cuda", "TRITON_SHARED_MEMORY": "system"}
 
 
 def test_valid_by_the_official_schema() -> None:
     checked = tool(
-        sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *compose_files()
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        *compose_files(),
+        *default_files(),
     )
     assert checked.returncode == 0, checked.stdout
 
@@ -186,7 +204,68 @@ def test_the_gateway_gets_every_setting_and_no_other(variant: str, monkeypatch: 
         monkeypatch.setenv(name, value)
     ours = Settings(_env_file=None).model_dump()
     changed = {name.upper() for name, value in ours.items() if value != plain[name]}
-    assert changed <= FIXED
+    assert changed <= FIXED | (OF_A_GPU_HOST.keys() if variant == "gpu" else set())
+    if variant == "gpu":
+        assert OF_A_GPU_HOST.items() <= environment.items()
+
+
+@pytest.mark.parametrize("path", default_files(), ids=str)
+def test_a_bare_clone_means_the_gpu_variant(path: Path) -> None:
+    document = yaml.safe_load(path.read_text())
+    (included,) = document["include"]
+    assert (path.parent / included).resolve() == DEPLOY / "docker-compose.gpu.yml"
+    # Else a folder's name would decide which volumes the engines and the nodes are found in.
+    assert document["name"] == compose("gpu")["name"]
+
+
+def test_what_a_bare_clone_has_to_bring_is_there() -> None:
+    """Compose makes no folder for a bind mount as the user of the export, and Docker would make it root's."""
+    services = compose("gpu")["services"]
+    for service in services.values():
+        for mount in service.get("volumes", []):
+            if mount["type"] == "bind" and mount["source"].startswith("./"):
+                folder = DEPLOY / mount["source"]
+                # Git keeps no empty folder.
+                assert any(folder.iterdir()), f"{mount['source']} is not in a clone"
+
+
+def test_gpus_are_chosen_inside_the_containers() -> None:
+    """A list is nothing that device_ids could be filled with, and CDI knows no device "0,1"."""
+    services = compose("gpu", {"GPUS": "0,1"})["services"]
+    for name in ("export", "triton", "gateway", "dcgm-exporter"):
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["count"] == "all" and "device_ids" not in device
+        assert "gpu" in device["capabilities"]
+        assert ("video" in device["capabilities"]) == (name == "gateway")
+    for name in ("export", "triton", "gateway"):
+        assert services[name]["environment"]["GPUS"] == "0,1"
+        assert compose("gpu")["services"][name]["environment"]["GPUS"] == "0"
+
+
+def test_as_many_challenges_as_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("gateway.settings._DEVICES", tmp_path)
+
+    def taken(gpus: str, device: str = "cuda") -> tuple[tuple[int, ...], int]:
+        settings = Settings(_env_file=None, device=device, gpus=gpus)
+        return settings.gpu_numbers, settings.concurrent_challenges
+
+    assert taken("0") == ((0,), 4)
+    assert taken("1, 3,1") == ((1, 3), 8)
+    assert taken("all") == ((), 4), "one at least, where no device file says how many"
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        (tmp_path / name).touch()
+    assert taken("all") == ((0, 1, 10), 12)
+    assert taken("all", "cpu") == ((), 2)
+    # All are in the gateway's container, and NVDEC would take the first of them.
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert Settings(_env_file=None, device="cuda", gpus="2, 1").cuda_environment == order | {
+        "CUDA_VISIBLE_DEVICES": "2,1"
+    }
+    assert Settings(_env_file=None, device="cuda", gpus="all").cuda_environment == order
+    assert Settings(_env_file=None, device="cpu").cuda_environment == {}
+    for wrong in ("none", "0,", "0;1", "-1", "GPU-4a"):
+        with pytest.raises(ValueError, match="is all, or numbers of nvidia-smi"):
+            taken(wrong)
 
 
 def test_the_example_is_what_the_settings_say() -> None:
@@ -205,7 +284,8 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
 def test_the_example_has_the_variables_of_the_compose_files_and_no_other() -> None:
     defaults = dict(re.findall(r"^#([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE))
     for name, used in variables().items():
-        assert used - {""} <= {defaults[name]}, f"{name} has another default in the compose files"
+        own = {"", OF_A_GPU_HOST.get(name, "")}
+        assert used - own <= {defaults[name]}, f"{name} has another default in the compose files"
     assert defaults.keys() == variables().keys() | FIXED
 
 
@@ -231,6 +311,8 @@ def test_triton_knows_its_flags(variant: str) -> None:
     told = tool(server, "--help", env=environment)
     known = {word for word in (told.stdout + told.stderr).split() if word.startswith("--")}
     command = compose(variant)["services"]["triton"]["command"]
+    if variant == "gpu":  # the script adds its own, see test_export_once.py
+        assert command[:2] == ["sh", "/var/lib/touchline/triton-checked"]
     flags = command[command.index("tritonserver") + 1 :]
     assert flags == compose("common")["services"]["triton"]["command"][1:]
     assert {flag.partition("=")[0] for flag in flags} <= known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from tests.support.redis_server import RedisServer
 VERSIONS = ("1.33", "1.37")
 
 
+COMPONENTS = sorted(path.parent.name for path in (DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
+
+
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, dict[str, Any]]:
+    return manifests_of(DEPLOY / "kubernetes")
+
+
+def manifests_of(folder: Path) -> dict[str, dict[str, Any]]:
     """The built manifests by kind, those of Redis as "KIND redis"; config maps by name."""
     kubectl = installed("kubectl", "kubernetes-client")
-    built = tool(kubectl, "kustomize", DEPLOY / "kubernetes")
+    built = tool(kubectl, "kustomize", folder)
     assert built.returncode == 0, built.stderr
     found: dict[str, dict[str, Any]] = {}
     for manifest in yaml.safe_load_all(built.stdout):
@@ -43,6 +51,46 @@ def test_a_misspelt_field_would_be_found(manifests: dict[str, dict[str, Any]]) -
     wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("chosen", [*([name] for name in COMPONENTS), COMPONENTS], ids=" ".join)
+def test_what_a_cluster_may_need_beside_it(
+    manifests: dict[str, dict[str, Any]], chosen: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    file = tmp_path / "kubernetes" / "kustomization.yaml"
+    plain = file.read_text()
+    assert f"[{', '.join(['runtime-class', 'engine-cache', 'several-gpus'])}]" in plain and len(COMPONENTS) == 3
+    file.write_text(plain.replace("components: []", f"components: [{', '.join(chosen)}]"))
+    found = manifests_of(tmp_path / "kubernetes")
+    for version in VERSIONS:
+        for manifest in found.values():
+            kubernetes_validate.validate(manifest, version, strict=True)
+            assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "touchline"
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    before = manifests["Deployment"]["spec"]["template"]["spec"]
+    export, triton, gateway = (*pod["initContainers"], *pod["containers"])
+    assert pod != before
+    assert pod.get("runtimeClassName") == ("nvidia" if "runtime-class" in chosen else None)
+    if "several-gpus" in chosen:
+        gpus = {container["resources"]["limits"]["nvidia.com/gpu"] for container in (export, triton)}
+        (number,) = gpus
+        environment = {entry["name"]: entry["value"] for entry in gateway["env"]}
+        settings = Settings(
+            _env_file=None, device="cuda", gpus=environment["GPUS"], prefetch_frames=int(environment["PREFETCH_FRAMES"])
+        )
+        assert settings.gpu_count == int(number) > 1
+        (shm,) = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "shm"]
+        slots = settings.concurrent_challenges * settings.slots_per_challenge
+        assert int(shm.removesuffix("Gi")) * 2**30 > 2 * slots * settings.slot_frames * 576 * 1024 * 3
+    if "engine-cache" in chosen:
+        (models,) = [volume for volume in pod["volumes"] if volume["name"] == "models"]
+        claim = models["persistentVolumeClaim"]["claimName"]
+        assert found["PersistentVolumeClaim"]["metadata"]["name"] == claim
+        for container in (export, triton):
+            (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "models"]
+            assert mount["subPathExpr"] == "$(NODE_NAME)"
+            assert "NODE_NAME" in [entry["name"] for entry in container["env"]], "of this container, or it is no path"
 
 
 def test_all_is_there_in_one_namespace(manifests: dict[str, dict[str, Any]]) -> None:

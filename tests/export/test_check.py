@@ -5,19 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from export import check
 from export.check import Host, check_repository, this_host
-from export.plan import BuildOptions, Device, parse_gpus, same_version
+from export.gpus import QUERY, Gpu
+from export.plan import BuildOptions, Device, same_version
 from export.tensorrt_engine import build_engine
-from export.triton_model import ServedModel, write_model
+from export.triton_model import ServedModel, plan_name, write_model
 
 PROJECT = Path(__file__).parents[2]
-L4 = ("NVIDIA L4", "8.9")
-H100 = ("NVIDIA H100 80GB HBM3", "9.0")
+L4 = Gpu("0", "GPU-4a", "NVIDIA L4", "8.9")
+H100 = Gpu("1", "GPU-b0", "NVIDIA H100 80GB HBM3", "9.0")
+RTX_4090 = Gpu("2", "GPU-c9", "NVIDIA GeForce RTX 4090", "8.9")
 FITTING = Host("11.4.0", (L4,))
 
 
@@ -28,7 +31,7 @@ def repository(tmp_path: Path) -> Path:
     network.write_bytes(b"network")
     plan = out / "player" / "1" / "model.plan"
     build = BuildOptions((384, 640), 8, 16)
-    device = Device("11.4.0.52", *L4)
+    device = Device("11.4.0.52", L4.name, L4.compute_capability)
     build_engine(network, plan, build, tmp_path / "timing", device=device, builder=lambda *_: b"plan")
     write_model(ServedModel("player", "tensorrt", (384, 640), 150, max_batch=16), plan, out)
     write_model(ServedModel("pitch", "openvino", (384, 640), None), network, out)
@@ -48,7 +51,7 @@ def test_what_fits_has_no_problems(repository: Path) -> None:
         (Host("11.4.1", ()), "built for TensorRT 11.4.0.52, this is 11.4.1."),
         (Host("11.4.0", (H100,)), "built for the GPU NVIDIA L4, this is NVIDIA H100 80GB HBM3."),
         (Host("11.4.0", (L4, H100)), "built for the GPU NVIDIA L4, this is NVIDIA H100 80GB HBM3."),
-        (Host("", (("NVIDIA L4", "9.0"),)), "built for compute capability 8.9, this is 9.0."),
+        (Host("", (replace(L4, compute_capability="9.0"),)), "built for compute capability 8.9, this is 9.0."),
     ],
 )
 def test_what_does_not_fit_names_the_command(repository: Path, host: Host, reason: str) -> None:
@@ -74,6 +77,31 @@ def test_a_batch_that_the_plan_was_not_built_for(repository: Path) -> None:
     assert "built for batches up to 16, config.pbtxt says 64." in problem and "--max-batch 64" in problem
 
 
+def test_each_gpu_is_held_against_the_plan_it_will_load(tmp_path: Path) -> None:
+    network, out = tmp_path / "any.onnx", tmp_path / "models"
+    network.write_bytes(b"network")
+    names = [plan_name(capability) for capability in ("8.9", "9.0")]
+    served = ServedModel("player", "tensorrt", (384, 640), 150, plans=(("8.9", names[0]), ("9.0", names[1])))
+    for gpu, name in zip((L4, H100), names, strict=True):
+        build_engine(
+            network,
+            plan := out / "player" / "1" / name,
+            BuildOptions((384, 640), portable=gpu is L4),
+            tmp_path / "timing",
+            device=Device("11.4.0", gpu.name, gpu.compute_capability),
+            builder=lambda *_: b"plan",
+        )
+    write_model(served, plan, out)
+    assert check_repository(out, Host("11.4.0", (L4, H100, RTX_4090))) == [], "the one for 8.9 was built for any of it"
+    assert check_repository(out, Host("11.4.0", (H100,))) == check_repository(out, Host("11.4.0")) == []
+    another = replace(H100, name="NVIDIA H200")
+    (problem,) = check_repository(out, Host("11.4.0", (L4, another)))
+    assert "model-9.0.plan: built for the GPU NVIDIA H100 80GB HBM3, this is NVIDIA H200." in problem
+    (problem,) = check_repository(out, Host("11.4.0", (H100, Gpu("3", "GPU-d", "NVIDIA T4", "7.5"))))
+    assert "there is no plan for NVIDIA T4 (7.5). Build it with `touchline export" in problem
+    assert len(check_repository(out, Host("11.3.0", ()))) == 2, "TensorRT is known and the GPUs are not"
+
+
 def smi(*lines: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
@@ -90,8 +118,8 @@ def test_the_host_is_what_variables_libraries_and_the_driver_say() -> None:
         return files.get(pattern, [])
 
     def ask(command: Sequence[str]) -> str:
-        assert command == check.QUERY
-        return smi("NVIDIA L4, 8.9", "NVIDIA H100 80GB HBM3, 9.0")
+        assert command == QUERY
+        return smi("0, GPU-4a, NVIDIA L4, 8.9", "1, GPU-b0, NVIDIA H100 80GB HBM3, 9.0")
 
     host = this_host({}, find, ask)
     assert host == Host("11.4.0", (L4, H100))
@@ -100,6 +128,7 @@ def test_the_host_is_what_variables_libraries_and_the_driver_say() -> None:
     said = {"TRT_VERSION": "11.4.0.52", "TENSORRT_VERSION": "10.16.1"}
     assert this_host(said, find, ask).tensorrt == "10.16.1", "the operator's word goes first"
     assert this_host({"TRT_VERSION": "latest"}, find, ask).tensorrt == "11.4.0"
+    assert this_host({"CUDA_VISIBLE_DEVICES": "1"}, find, ask).gpus == (H100,), "the others are not to serve"
 
 
 @pytest.mark.parametrize(
@@ -115,14 +144,6 @@ def test_what_is_not_known_is_said(failure: Exception) -> None:
     version, gpu = host.unknown
     assert "TensorRT's version is not checked" in version and "TENSORRT_VERSION" in version
     assert gpu == "the GPU is not checked: nvidia-smi names none"
-
-
-def test_answers_of_nvidia_smi() -> None:
-    assert parse_gpus(smi("NVIDIA GeForce RTX 5070 Ti, 12.0")) == [("NVIDIA GeForce RTX 5070 Ti", "12.0")]
-    assert parse_gpus("") == []
-    for wrong in ("No devices were found", "NVIDIA L4, [N/A]"):
-        with pytest.raises(ValueError, match="nvidia-smi answers"):
-            parse_gpus(wrong)
 
 
 def test_versions_agree_in_what_both_say() -> None:

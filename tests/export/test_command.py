@@ -21,12 +21,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export import compose, tensorrt_engine
 from export.command import ExportOptions, export_model, export_models
 from export.errors import ExportError, WeightsError
+from export.gpus import Gpu, Kind
 from export.plan import BuildOptions, Device
 from local.triton import LocalTriton
 from tests.export.networks import NAMES, SIZE, UNDECIDED, checkpoint, frames, run_onnxruntime, strangers
 from tests.export.tensorrt_operators import refused
 
 pytestmark = pytest.mark.export
+
+ADA = Kind((Gpu("0", "GPU-4a", "NVIDIA L4", "8.9"),))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +314,8 @@ def test_the_tensorrt_flow_with_another_builder(
         return b"plan"
 
     device = Device("11.4.0", "NVIDIA L4", "8.9")
-    monkeypatch.setattr(tensorrt_engine, "this_device", lambda: device)
+    monkeypatch.setattr(tensorrt_engine, "kinds_here", lambda: [ADA])
+    monkeypatch.setattr(tensorrt_engine, "device_of", lambda kind: device)
     monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", builder)
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "models"
@@ -335,7 +339,8 @@ def test_a_model_for_the_cpu_gets_static_shapes_for_tensorrt(
     weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     networks: list[bytes] = []
-    monkeypatch.setattr(tensorrt_engine, "this_device", lambda: Device("11.4.0", "NVIDIA L4", "8.9"))
+    monkeypatch.setattr(tensorrt_engine, "kinds_here", lambda: [ADA])
+    monkeypatch.setattr(tensorrt_engine, "device_of", lambda kind: Device("11.4.0", "NVIDIA L4", "8.9"))
     monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", lambda network, *_: networks.append(network) or b"plan")
     monkeypatch.chdir(tmp_path)
     for_cpu = run("player", weights["player"], "openvino", tmp_path / "cpu", confidence=0.5, precision="fp32")

@@ -40,6 +40,28 @@ def test_a_plan_runs_on_every_gpu_with_cuda_graphs() -> None:
     assert config.optimization.input_pinned_memory.enable and config.optimization.output_pinned_memory.enable
 
 
+def test_gpus_of_several_kinds_load_each_their_own_plan_and_no_other(tmp_path: Path) -> None:
+    plans = (("8.9", "model-8.9.plan"), ("12.0", "model-12.0.plan"))
+    several = replace(PLAYER, plans=plans)
+    config = parsed(several)
+    assert dict(config.cc_model_filenames) == dict(plans)
+    assert config.default_model_filename == "", "one of a third kind finds nothing"
+    assert [(group.count, group.kind, list(group.gpus)) for group in config.instance_group] == [
+        (1, pb.ModelInstanceGroup.KIND_GPU, [])
+    ], "on every GPU that Triton sees"
+    version = tmp_path / "player" / "1"
+    version.mkdir(parents=True)
+    for name in ("model.plan", "model-8.9.plan", "model-12.0.plan", "model-7.5.plan"):
+        for file in (name, f"{name}.json"):
+            (version / file).write_text(name)
+    write_model(several, version / "model-12.0.plan", tmp_path)
+    kept = [file for _, name in plans for file in (name, f"{name}.json")]
+    assert sorted(path.name for path in version.iterdir()) == sorted(kept)
+    (version / "model.plan").write_text("plan")
+    write_model(PLAYER, version / "model.plan", tmp_path)
+    assert [path.name for path in version.iterdir()] == ["model.plan"]
+
+
 def test_cuda_graphs_can_be_left_out() -> None:
     cuda = parsed(replace(PLAYER, cuda_graphs=False)).optimization.cuda
     assert not cuda.graphs and not cuda.graph_spec

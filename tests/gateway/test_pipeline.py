@@ -15,7 +15,7 @@ import httpx
 import pytest
 import tritonclient.grpc as grpcclient
 
-from gateway.pipeline import paced_stride
+from gateway.pace import paced_stride
 from gateway.protocol.soccer import FRAMES_A_PIECE
 from local.triton import LocalTriton
 from local.validator import challenge_body, check_response, signed_headers
@@ -77,10 +77,7 @@ async def test_bytes_and_shared_memory_give_the_same_answer(
         async with running_gateway(
             tmp_path, quick_triton.grpc_url, triton_shared_memory=transport, frame_stride=stride
         ) as gateway:
-            assert (
-                gateway.service._tritons.hosts[0].triton.transport
-                == {"system": "shared_memory", "off": "bytes"}[transport]
-            )
+            assert gateway.engine.hosts[0].triton.transport == {"system": "shared_memory", "off": "bytes"}[transport]
             frames[transport] = (await gateway.challenge(videos["fine"])).json()["frames"]
     assert len(frames["system"]) == 61
     assert frames["system"] == frames["off"]
@@ -246,7 +243,7 @@ async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path
             region = region_of(os.getpid())
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(videos["long"]))
-            while gateway.service._in_progress == 0 or gateway.service._pipeline.pool.free_count == before.free_slots:
+            while gateway.challenges.in_progress == 0 or gateway.engine.free_slots == before.free_slots:
                 await asyncio.sleep(0.01)
             triton.kill()
             status, reason, detail = error_of(await asking)
@@ -313,7 +310,7 @@ async def test_one_who_leaves_does_not_take_the_answer_from_another(videos: dict
         triton.wait_ready()
         async with running_gateway(tmp_path, triton.grpc_url) as gateway:
             leaving = asyncio.create_task(gateway.challenge(videos["fine"]))
-            while gateway.service._in_progress == 0:
+            while gateway.challenges.in_progress == 0:
                 await asyncio.sleep(0.01)
             staying = asyncio.create_task(gateway.challenge(videos["fine"]))
             await asyncio.sleep(0.05)
@@ -326,7 +323,7 @@ async def test_one_too_many(
 ) -> None:
     async with running_gateway(tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1) as gateway:
         first = asyncio.create_task(gateway.challenge(stalling_host))
-        while gateway.service._in_progress == 0:
+        while gateway.challenges.in_progress == 0:
             await asyncio.sleep(0.01)
         assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": False}
         refused = await gateway.challenge(videos["fine"])

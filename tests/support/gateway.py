@@ -18,7 +18,8 @@ import httpx
 import uvicorn
 
 from gateway.app import build_app
-from gateway.challenges import Service
+from gateway.challenges import Challenges
+from gateway.inference.engine import Engine
 from gateway.settings import Settings
 from local.stack import Keys, make_keys
 from local.triton import free_ports
@@ -29,7 +30,8 @@ from local.validator import challenge_body, signed_headers
 class RunningGateway:
     url: str
     keys: Keys
-    service: Service
+    engine: Engine
+    challenges: Challenges
     client: httpx.AsyncClient
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -46,7 +48,7 @@ class RunningGateway:
 
     async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
         async with asyncio.timeout(timeout_s):
-            while self.service.ready is not ready:
+            while self.engine.ready is not ready:
                 await asyncio.sleep(0.05)
 
 
@@ -65,7 +67,7 @@ async def running_gateway(
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
     async with httpx.AsyncClient() as client:
-        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.service, client)
+        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
         try:
             if wait:
                 await gateway.until_ready()
@@ -88,14 +90,13 @@ class Traces:
     @classmethod
     def of(cls, gateway: RunningGateway) -> Traces:
         gc.collect()
-        pipeline = gateway.service._pipeline
         return cls(
-            free_slots=pipeline.pool.free_count if pipeline else 0,
+            free_slots=gateway.engine.free_slots,
             # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
             tasks=sum("gateway/" in str(task.get_coro().cr_code.co_filename) for task in asyncio.all_tasks()),
             videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
             busy_threads=_threads_in_stages(),
-            in_progress=gateway.service._in_progress,
+            in_progress=gateway.challenges.in_progress,
         )
 
 

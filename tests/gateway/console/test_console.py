@@ -242,7 +242,7 @@ async def test_pictures_wait_for_a_challenge(
         await gateway.challenge(video)
         shots = pictures(await browser.get(links(await browser.get("/console"))[0]))
         asking = asyncio.create_task(gateway.challenge(stalling_url))
-        while gateway.service._in_progress == 0:
+        while gateway.challenges.in_progress == 0:
             await asyncio.sleep(0.01)
         drawing = asyncio.create_task(browser.get(shots[0]))
         await asyncio.sleep(0.5)
@@ -253,7 +253,7 @@ async def test_pictures_wait_for_a_challenge(
         # Who keeps a gateway busy all the time sees pictures all the same.
         monkeypatch.setattr("gateway.console.pictures._LONGEST_WAIT_S", 0.2)
         asking = asyncio.create_task(gateway.challenge(stalling_url))
-        while gateway.service._in_progress == 0:
+        while gateway.challenges.in_progress == 0:
             await asyncio.sleep(0.01)
         assert (await browser.get(shots[1])).status_code == 200
         assert not asking.done()

@@ -66,7 +66,7 @@ async def until_all_ready(gateway: RunningGateway) -> None:
 
 async def under_way(gateway: RunningGateway, triton: LocalTriton) -> None:
     """Until `triton` has requests of the gateway."""
-    (host,) = [host for host in gateway.service._tritons.hosts if host.address == triton.grpc_url]
+    (host,) = [host for host in gateway.engine.hosts if host.address == triton.grpc_url]
     async with asyncio.timeout(20):
         while not host.requests:
             await asyncio.sleep(0.005)
@@ -172,7 +172,7 @@ async def test_one_here_and_one_elsewhere(elsewhere: Callable[[], None], video: 
                 alone = (await gateway.challenge(video)).json()["frames"]
             async with running_gateway(tmp_path, addresses(here, there), challenge_budget_s=1000) as gateway:
                 await until_all_ready(gateway)
-                transports = [host.triton.transport for host in gateway.service._tritons.hosts]
+                transports = [host.triton.transport for host in gateway.engine.hosts]
                 assert transports == ["shared_memory", "bytes"]
                 together = (await gateway.challenge(video)).json()["frames"]
                 async with asyncio.timeout(20):
@@ -250,7 +250,7 @@ async def test_one_that_serves_something_else_is_left_out(video: str, tmp_path: 
         LocalTriton(write_quick_models(tmp_path / "b", width=320), log=tmp_path / "log") as other,
     ):
         async with running_gateway(tmp_path, addresses(first, other)) as gateway:
-            (_, host) = gateway.service._tritons.hosts
+            (_, host) = gateway.engine.hosts
             other.wait_ready()
             async with asyncio.timeout(20):
                 while "left out" not in str(host.why_not_ready):

@@ -1,0 +1,36 @@
+"""`touchline render`: the pictures of a saved answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.terminal import CommandError, aside, screen
+from local.progress import progress_bar, spinner
+from touchline.render import RenderError, render_contact_sheet, render_video
+
+
+def command(
+    video: Annotated[Path, typer.Argument(help="The video that was answered.", exists=True, dir_okay=False)],
+    response: Annotated[Path, typer.Argument(help="The saved answer.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for annotated.mp4 and contact_sheet.png.")] = Path("out"),
+) -> None:
+    """Make the pictures of an answer: an annotated video and a contact sheet with pitch maps."""
+    try:
+        answer = json.loads(response.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{response} is not JSON: {error}; give what `touchline challenge` saved") from error
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with progress_bar(aside, "annotated video") as advance:
+            render_video(video, answer, out / "annotated.mp4", advance)
+        with spinner(aside, "contact sheet"):
+            render_contact_sheet(video, answer, out / "contact_sheet.png")
+    except RenderError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"--out {out} cannot be written to: {error.strerror}; name another folder") from error
+    screen.print(f"{out / 'annotated.mp4'}\n{out / 'contact_sheet.png'}")

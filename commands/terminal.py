@@ -1,0 +1,63 @@
+"""What every command prints with, and how it says what is wrong: in one line that names the input and the remedy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+WIDE: Final = 160
+"""Columns of tables in a log, which no terminal's width bounds."""
+screen: Final = Console(width=None if sys.stdout.isatty() else WIDE)
+aside: Final = Console(stderr=True)
+"""For what is said beside a command's output, and for what is wrong."""
+
+
+SECRET: Final = ("TOKEN", "PROXY", "REDIS", "PASSWORD")
+"""In the name of a setting whose value is not to be shown."""
+
+
+class CommandError(Exception):
+    """What the user is told instead of a traceback."""
+
+
+def tell(message: str) -> None:
+    """Say what is wrong, on the error output."""
+    aside.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def read_settings() -> Settings:
+    """The gateway's settings. Raises CommandError naming each one that is wrong."""
+    from pydantic import ValidationError  # noqa: PLC0415  only some commands need settings
+    from pydantic_settings import SettingsError  # noqa: PLC0415
+
+    from gateway.settings import Settings  # noqa: PLC0415
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [_wrong(one) for one in error.errors()]
+        raise CommandError("; ".join(wrong)) from error
+    except SettingsError as error:
+        raise CommandError(f"the settings cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f".env is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+
+
+def _wrong(error: Mapping[str, Any]) -> str:
+    name, given = ".".join(str(part) for part in error["loc"]).upper(), error["input"]
+    shown = f" {given!r}" if isinstance(given, str) and not any(word in name for word in SECRET) else ""
+    return f"setting {name}{shown}: {error['msg']}"
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers with commas between them. Raises CommandError naming the option."""
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise CommandError(f"{option} {text}: write whole numbers with commas between them")
+    return [int(part) for part in text.split(",")]

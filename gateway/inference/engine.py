@@ -1,0 +1,247 @@
+"""All models as one engine: the Tritons kept ready, the slots their users share, and a look at the frames of a slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+
+from gateway.errors import GatewayError, InferenceFailed, InferenceUnavailable
+from gateway.inference.fleet import Host, Tritons
+from gateway.inference.outputs import Sight
+from gateway.inference.slots import Slot, SlotPool
+from gateway.inference.triton import ServedModels
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_MODEL
+
+WATCH_INTERVAL_S = 1.0
+COLD_AFTER_S = 10.0
+"""After so long without a request the models are warmed up again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Takes frames through every model, wherever they are served. Knows frames and slots, no clips and no cameras.
+
+    The slots are made for the models that the first ready Triton serves, and made anew when all of them are back with
+    others while nobody holds a share.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, slots: int) -> None:
+        """`slots` is the sum of all shares that are ever held at once."""
+        self._settings = settings
+        self._metrics = metrics
+        self._slots = slots
+        self._tritons = Tritons(
+            settings.triton_addresses,
+            metrics,
+            shared_memory=settings.triton_shared_memory,
+            timeout_s=settings.inference_timeout_s,
+        )
+        self._connecting = asyncio.Lock()
+        self._pool: SlotPool | None = None
+        self._models: ServedModels | None = None
+        self._shares = 0
+        self._last_reply = 0.0
+        """On time.monotonic's clock."""
+        metrics.inference_ready.set_function(lambda: float(self.ready))
+        metrics.slots.set_function(lambda: float(self._pool.slot_count if self._pool else 0))
+        metrics.slots_free.set_function(lambda: float(self._pool.free_count if self._pool else 0))
+
+    @property
+    def ready(self) -> bool:
+        """A Triton and the models are there."""
+        return self._pool is not None and self._tritons.ready
+
+    @property
+    def why_not_ready(self) -> str:
+        """Empty while a Triton is ready."""
+        return self._tritons.why_not_ready
+
+    @property
+    def hosts(self) -> list[Host]:
+        return self._tritons.hosts
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Of each Triton by address: "ready", or why it is asked nothing."""
+        return self._tritons.states
+
+    @property
+    def models(self) -> ServedModels | None:
+        """What is served, or was last."""
+        return self._models
+
+    @property
+    def free_slots(self) -> int:
+        return self._pool.free_count if self._pool else 0
+
+    def share(self, slots: int) -> Share:
+        """A share of the slots, to be closed after use. Raises InferenceUnavailable while the engine is not ready."""
+        if not self._tritons.ready or self._pool is None or self._models is None:
+            raise InferenceUnavailable(self.why_not_ready)
+        return Share(self, self._pool, self._models, slots)
+
+    async def look(self, slot: Slot, count: int, pitch_count: int) -> Sight:
+        """Let every model see the first `count` frames of `slot` at the same time, the pitch model `pitch_count`.
+
+        Raises InferenceUnavailable or InferenceFailed.
+        """
+        async with asyncio.TaskGroup() as requests:
+            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count))
+            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count))
+            ball = None
+            if self._models is not None and self._models.has_ball_model:
+                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count))
+        self._last_reply = time.monotonic()
+        return Sight(player.result(), pitch.result(), ball.result() if ball else None)
+
+    async def wake(self) -> None:
+        """Warm the models up again if they rested: an idle GPU has lowered its clocks.
+
+        Raises InferenceUnavailable or InferenceFailed.
+        """
+        if time.monotonic() - self._last_reply > COLD_AFTER_S and self._pool is not None:
+            await self._warm_up(self._pool, 1, self._tritons.ready_hosts)
+
+    async def watch_forever(self) -> None:
+        """Connect to every Triton, and again whenever it was away."""
+        await asyncio.gather(*(self._watch(host) for host in self._tritons.hosts))
+
+    async def close(self) -> None:
+        """To be called when no share is open."""
+        await self._tritons.close()
+        self._drop_pool()
+
+    async def _watch(self, host: Host) -> None:
+        while True:
+            if host.ready and not await host.triton.is_ready():
+                self._tritons.lost(
+                    host, InferenceUnavailable(f"Triton at {host.address} stopped answering; is it running?")
+                )
+            if not host.ready:
+                try:
+                    await self._connect(host)
+                except GatewayError as error:
+                    host.why_not_ready = error
+                except Exception as error:  # whatever it is, the next try may do better, and /health says it meanwhile
+                    _log.exception("the connection to Triton at %s could not be made", host.address)
+                    host.why_not_ready = InferenceUnavailable(
+                        f"the connection to Triton at {host.address} failed: {error!r}"
+                    )
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    async def _connect(self, host: Host) -> None:
+        """Take a Triton in. Raises a GatewayError that says why not."""
+        models = await host.triton.discover()
+        async with self._connecting:
+            if not await self._fits(host, models):
+                return
+            pool = self._pool or self._build_pool(models)
+            await host.triton.attach(pool)
+            for count in {1, pool.slot_shape[0]}:
+                await self._warm_up(pool, count, [host])
+            host.why_not_ready = None
+        if "img_size" in self._settings.model_fields_set and models.width != self._settings.img_size:
+            _log.warning(
+                "IMG_SIZE is %d, the served models want %d: the models decide", self._settings.img_size, models.width
+            )
+        _log.info(
+            "Triton at %s is ready: %s, input %dx%d, batches of %d, frames through %s",
+            host.address,
+            ", ".join(f"{name} {version}" for name, version in models.versions.items()),
+            models.width,
+            models.height,
+            pool.slot_shape[0],
+            host.triton.transport.replace("_", " "),
+        )
+
+    async def _fits(self, host: Host, models: ServedModels) -> bool:
+        """Whether `host` can serve the slots there are; False: not before the shares that are held are closed.
+
+        While another Triton is ready, its models are the measure: raises InferenceFailed for what differs. When none
+        is, the slots are dropped, to be made for these models.
+        """
+        if self._pool is None or self._models is None or models == self._models:
+            return True
+        differences = models.differences(self._models, self._pool.slot_shape[0])
+        if self._tritons.ready:
+            if differences:
+                await host.triton.detach()
+                raise InferenceFailed(
+                    f"Triton at {host.address} is left out, it does not serve what the others do: "
+                    f"{', '.join(differences)}; export the same models for all"
+                )
+        elif self._shares:
+            return not differences
+        else:
+            await self._tritons.detach()
+            self._drop_pool()
+        return True
+
+    def _build_pool(self, models: ServedModels) -> SlotPool:
+        batch = min(self._settings.slot_frames, models.max_batch or 1)
+        self._pool = SlotPool(slots=self._slots, slot_shape=(batch, models.height, models.width, 3))
+        self._models = models
+        for name, version in models.versions.items():
+            self._metrics.models.labels(name, version).set(1)
+        return self._pool
+
+    def _drop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    async def _warm_up(self, pool: SlotPool, count: int, hosts: list[Host]) -> None:
+        """Let every model of `hosts` infer `count` blank frames, so that nobody waits for an engine's first time."""
+        slot = await pool.acquire()
+        try:
+            slot.frames[:count] = LETTERBOX_GREY
+            await self._tritons.wake(hosts, self._models.names if self._models else (), slot, count)
+        finally:
+            pool.release(slot)
+        self._last_reply = time.monotonic()
+
+
+class Share:
+    """Slots of one user of the engine, so that none takes another's. While it is open, the slots stay as they are."""
+
+    def __init__(self, engine: Engine, pool: SlotPool, models: ServedModels, slots: int) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._left = asyncio.Semaphore(slots)
+        self.input_size = models.width, models.height
+        """Width and height of a slot's frames."""
+        self.slot_frames = pool.slot_shape[0]
+        self._engine._shares += 1
+        self._open = True
+
+    async def acquire(self) -> Slot:
+        """A slot, as soon as the share and the pool have one free."""
+        await self._left.acquire()
+        try:
+            return await self._pool.acquire()
+        except BaseException:
+            self._left.release()
+            raise
+
+    def release(self, slot: Slot) -> None:
+        self._pool.release(slot)
+        self._left.release()
+
+    def close(self) -> None:
+        """Slots that are still out may be released later."""
+        if self._open:
+            self._open = False
+            self._engine._shares -= 1
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

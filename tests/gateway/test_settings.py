@@ -1,0 +1,60 @@
+"""Settings as people have them in their .env."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.app import build_app
+from gateway.settings import Settings
+from local.stack import make_keys
+
+
+def given(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> object:
+    """What the setting is then."""
+    monkeypatch.setenv(name, value)
+    return getattr(Settings(_env_file=None), name.lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("LOG_LEVEL", "INFO", "info"),
+        ("LOG_LEVEL", "Warn", "warning"),
+        ("LOG_LEVEL", "CRITICAL ", "critical"),
+        ("DEVICE", "CUDA", "cuda"),
+        ("DEVICE", " cuda:0 ", "cuda"),
+        ("DEVICE", "MPS", "mps"),
+        ("SUBTENSOR_NETWORK", "Finney ", "finney"),
+        ("TRITON_SHARED_MEMORY", "\tOFF", "off"),
+        ("VIDEO_DECODER", "NVDEC", "nvdec"),
+        ("REFRESH_NODES", " False ", False),
+        ("PORT", "8000 ", 8000),
+        ("PORT", " ", 7999),
+        ("LOG_LEVEL", " ", "info"),
+        ("WALLET_NAME", " mine", "mine"),
+        ("CONSOLE_TOKEN", " kept ", " kept "),
+    ],
+)
+def test_blanks_and_case_of_a_choice_mean_nothing(
+    name: str, value: str, meant: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert given(monkeypatch, name, value) == meant
+
+
+@pytest.mark.parametrize(("name", "value"), [("DEVICE", "rocm"), ("DEVICE", "cuda:x"), ("LOG_LEVEL", "loud")])
+def test_what_is_no_choice_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError):
+        given(monkeypatch, name, value)
+
+
+def test_mps_is_the_cpu_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
+    settings = Settings(_env_file=None, device="mps", console_port=0, **own)
+    assert not settings.on_gpu
+    with caplog.at_level(logging.WARNING):
+        build_app(settings)
+    assert "DEVICE=mps" in caplog.text
