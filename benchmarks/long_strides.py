@@ -1,4 +1,4 @@
-"""What an answer loses between inferred frames: every stride's answer from the same detections, without inferring again.
+"""What an answer loses between inferred frames: the answer of every stride from the same detections, inferred once.
 
     python -m benchmarks.long_strides [--seeds 7 1234] [--video CLIP.mp4] [--dumps DIR] [--strides 2 4 6 10 15 25]
 

@@ -52,7 +52,7 @@ def boxes(places: Points, frame: int, fps: float = FPS) -> tuple[Points, npt.NDA
     """Boxes of those in the picture, 1.8 m high, and who they are."""
     matrix = camera(frame, fps)
     feet = project(matrix, places)
-    zoom = 180 / 100 * np.linalg.norm(project(matrix, places + (100.0, 0.0)) - feet, axis=1)
+    zoom = 180 / 100 * np.linalg.norm(project(matrix, places + np.array((100.0, 0.0))) - feet, axis=1)
     box = np.stack([feet[:, 0] - zoom / 5, feet[:, 1] - zoom, feet[:, 0] + zoom / 5, feet[:, 1]], axis=1)
     who = np.flatnonzero((box[:, :2] > 0).all(axis=1) & (box[:, 2:] < SIZE).all(axis=1))
     return box[who], who
@@ -78,7 +78,7 @@ class Clip:
         return tracker.finish(points.finish(SIZE)).rows(0, self.frames)
 
     def found(self, rows: TrackRows) -> tuple[float, int]:
-        """Share of true boxes with an IoU of at least 0.5, and how often a person who stays in the picture changes the id."""
+        """Share of true boxes with an IoU of at least 0.5, and how often a person in the picture changes the id."""
         hits = total = switches = 0
         last: dict[int, int] = {}
         for frame, (box, who) in enumerate(self.truth):
