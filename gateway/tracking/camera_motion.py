@@ -81,7 +81,7 @@ def hermite(weight: Points, start: Points, end: Points, leave: Points, arrive: P
 
 
 def camera_motion(times: Points, homographies: list[Points | None], size: tuple[int, int]) -> CameraMotion:
-    """From homographies, picture to pitch (touchline.homography), of the frames `times` of this `size` (width, height)."""
+    """From homographies, picture to pitch (touchline.homography), of frames `times`; `size` is (width, height)."""
     found = np.array([index for index, homography in enumerate(homographies) if homography is not None], int)
     if not len(found):
         return NO_MOTION
