@@ -21,7 +21,8 @@ from gateway.metrics import Metrics
 from gateway.pace import paced_stride
 from gateway.settings import Settings
 from gateway.tracking.keypoints import Keypoints, KeypointTracker
-from gateway.tracking.tracker import Tracker, Tracks
+from gateway.tracking.tracker import Tracker
+from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
 from gateway.video.stills import Stills
