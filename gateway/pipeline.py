@@ -32,7 +32,8 @@ from gateway.pace import (
 )
 from gateway.settings import Settings
 from gateway.tracking.keypoints import Keypoints, KeypointTracker
-from gateway.tracking.tracker import Tracker, Tracks
+from gateway.tracking.tracker import Tracker
+from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.download import GrowingFile, download
 from gateway.video.stills import Stills
