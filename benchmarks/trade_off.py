@@ -36,7 +36,9 @@ CURVE = PROJECT / "gateway" / "stride_quality.py"
 def main() -> None:
     arguments_of = parser(__doc__, runs=1)
     arguments_of.add_argument("--video", type=Path, help="instead of the demo clip: measured against its own stride 1")
-    arguments_of.add_argument("--strides", type=int, nargs="*", default=[1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 50])
+    arguments_of.add_argument(
+        "--strides", type=int, nargs="*", default=[1, 2, 4, 6, 8, 10, 12, 13, 14, 15, 18, 20, 25, 50]
+    )
     arguments_of.add_argument("--budgets", nargs="*", default=["4", "6", "8", "12", "auto"])
     arguments_of.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="models that Triton serves")
     arguments_of.add_argument("--plot", type=Path, metavar="PNG", help="draw it there")
@@ -129,10 +131,10 @@ def as_truth(response: Mapping[str, Any]) -> list[Truth]:
 
 
 def write_curve(found: Mapping[int, float], fps: float, path: Path = CURVE) -> None:
-    """Write the module that the gateway plans with; more frames are never taken for less."""
+    """Write the module that the gateway plans with: the lowest found so far, so that no floor rests on luck."""
     strides = sorted(found)
-    best = np.maximum.accumulate([found[stride] for stride in reversed(strides)])[::-1]
-    rows = (f"    ({stride}, {round(float(quality), 3)}),\n" for stride, quality in zip(strides, best, strict=True))
+    sure = np.minimum.accumulate([found[stride] for stride in strides])
+    rows = (f"    ({stride}, {round(float(quality), 3)}),\n" for stride, quality in zip(strides, sure, strict=True))
     text = re.sub(r"(MEASURED_FPS: Final = ).+", rf"\g<1>{fps:.1f}", path.read_text())
     text = re.sub(r"(PEOPLE_FOUND: Final = )\(.*\)\n", rf"\g<1>(\n{''.join(rows)})\n", text, flags=re.DOTALL)
     with replacing(path) as part:

@@ -232,7 +232,7 @@ class Pace:
         in_time = [stride for stride in strides if self.seconds(stride, left) <= self._latest(left)]
         if not in_time:
             return most
-        good = [stride for stride in in_time if self.quality(stride, left) >= QUALITY_FLOOR]
+        good = [stride for stride in in_time if expected_quality(stride, self._fps) >= QUALITY_FLOOR]
         if not (self._aim.by_score and good):
             return in_time[0]
         worth = {stride: score(self.quality(stride, left), self.seconds(stride, left)) for stride in good}
