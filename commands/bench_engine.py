@@ -29,6 +29,7 @@ from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
 from commands.terminal import CommandError, check_file, numbers, screen
+from gateway.inference.triton import CHANNEL
 from local.progress import progress_bar, spinner
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
 from touchline.atomic_file import replacing
@@ -270,7 +271,7 @@ def _measured(  # noqa: PLR0917
 
 async def served_models(url: str) -> list[Model]:
     """The models of the contract that a Triton serves. Raises BenchEngineError when there are none."""
-    async with grpcclient.InferenceServerClient(url) as client:
+    async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
         models = []
         for name in _ROLES:
             if not await client.is_model_ready(name, client_timeout=10.0):
@@ -299,7 +300,7 @@ async def by_requests(
     np.ndarray(frames.shape, np.uint8, buffer=memory.buf)[:] = frames
     latencies: list[float] = []
     try:
-        async with grpcclient.InferenceServerClient(url) as client:
+        async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
             try:
                 await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
                 shared = True
@@ -399,7 +400,7 @@ def _gpu_mib(metrics_url: str | None) -> float:
     if metrics_url is None:
         return math.nan
     try:
-        text = httpx.get(metrics_url, timeout=5).text
+        text = httpx.get(metrics_url, timeout=5, trust_env=False).text
     except httpx.HTTPError:
         return math.nan
     used = re.findall(r"^nv_gpu_memory_used_bytes\{.*\} (\S+)$", text, re.MULTILINE)

@@ -141,7 +141,7 @@ def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
 
 def _decoded_frames(gateway_url: str) -> float | None:
     try:
-        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2).text
+        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2, trust_env=False).text
     except httpx.HTTPError:
         return None
     match = re.search(r'^touchline_frames_total\{kind="decoded"\} (\S+)', text, re.MULTILINE)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 
-import httpx
 from fastapi import FastAPI
 
 from gateway.challenges import Challenges
@@ -27,6 +26,7 @@ from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
 from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
 
@@ -58,8 +58,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
-        async with httpx.AsyncClient(timeout=timeout) as client:
+        async with video_client(
+            connect_s=settings.download_timeout_s,
+            allow_private=settings.allow_private_video_hosts,
+            proxy=settings.video_proxy.get_secret_value(),
+        ) as client:
             slots = settings.concurrent_challenges * settings.slots_per_challenge
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)

@@ -46,6 +46,18 @@ class DownloadFailed(GatewayError):
     status, reason = 502, "download_failed"
 
 
+class HostRefused(GatewayError):
+    """The video's host is not on the public internet."""
+
+    status, reason = 422, "host_refused"
+
+
+class StorageFull(GatewayError):
+    """This host has no room for the video."""
+
+    status, reason, retry_after_s = 507, "storage_full", 30
+
+
 class DownloadTimedOut(GatewayError):
     status, reason = 504, "download_timed_out"
 

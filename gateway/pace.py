@@ -43,6 +43,8 @@ STEP = 0.25
 LEARNING_SHARE = 0.04
 """Of the budget: what was seen so long ago counts about a third."""
 SLOWNESS_RANGE = (0.1, 100.0)
+AT_ONCE = 5.0
+"""How many times slower an engine is believed to have become at once: one that is restarted is only away."""
 GATEWAY_CPU_S = 0.004
 """A source frame of 1280x720 through decoding, scaling, tracking and JSON, before the first challenge has told."""
 
@@ -201,6 +203,7 @@ class Pace:
         if self._slots_seen < 2 or seconds < BATCH_SHARE * self._aim.budget_s or work <= 0:
             return
         slowness = float(np.clip((seconds - decoded * self._experience.frame_s) / work, *SLOWNESS_RANGE))
+        slowness = min(slowness, AT_ONCE * self._experience.slowness)
         gain = 1 - math.exp(-seconds / (LEARNING_SHARE * self._aim.budget_s))
         self._experience.slowness += gain * (slowness - self._experience.slowness)
         self._seen[:] = 0.0

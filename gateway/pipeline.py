@@ -15,7 +15,7 @@ from typing import TypeVar
 import httpx
 
 from gateway.detections import Detections, Floats
-from gateway.errors import ChallengeTimedOut, GatewayError
+from gateway.errors import ChallengeTimedOut, GatewayError, InferenceUnavailable
 from gateway.inference.engine import Engine, Share
 from gateway.inference.slots import Slot
 from gateway.metrics import Metrics
@@ -35,7 +35,8 @@ from gateway.tracking.keypoints import Keypoints, KeypointTracker
 from gateway.tracking.tracker import Tracker
 from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
-from gateway.video.download import GrowingFile, download
+from gateway.video.download import download
+from gateway.video.growing_file import GrowingFile
 from gateway.video.stills import Stills
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 
@@ -255,7 +256,7 @@ class _Run:
     async def answer(self) -> Answer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fetch())
-            tasks.create_task(self._pipeline.engine.wake())  # while the first bytes travel
+            tasks.create_task(self._wake())  # while the first bytes travel
             begun = time.perf_counter()
             info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
             self._times.decode_s = time.perf_counter() - begun
@@ -279,9 +280,14 @@ class _Run:
             self._stills,
         )
 
+    async def _wake(self) -> None:
+        with suppress(InferenceUnavailable):  # one that is gone may be back when the first frames are there
+            await self._pipeline.engine.wake()
+
     async def _fetch(self) -> None:
         limit = self._settings.max_video_mb * 2**20
-        await download(self._pipeline.client, self._video_url, self._file, max_bytes=limit)
+        silence_s = self._settings.download_timeout_s
+        await download(self._pipeline.client, self._video_url, self._file, max_bytes=limit, silence_s=silence_s)
         self._times.download_s = self._elapsed()
 
     async def _decode(self, info: VideoInfo, pace: Pace, tasks: asyncio.TaskGroup) -> None:
@@ -318,8 +324,10 @@ class _Run:
 
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo, pace: Pace) -> _InferredSlot:
         count = len(filled.frame_numbers)
+        # So long a Triton that was lost may take to come back.
+        until = self._started + self._pipeline.aim.budget_s
         with self._inferring:
-            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count)
+            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count, until=until)
             busy_s = self._inferring.so_far_s
         self._pending_s -= pace.work_s(count, filled.pitch_count)
         if self._times.first_frame_s:  # the first one may have woken the engine up

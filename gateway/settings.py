@@ -118,6 +118,13 @@ class Settings(BaseSettings):
     answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
     challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
     download_timeout_s: float = Field(10.0, gt=0, description="Longest silence of the video's host.")
+    video_proxy: SecretStr = Field(
+        SecretStr(""),
+        description="Proxy for downloads of videos, http(s)://[USER:PASSWORD@]HOST:PORT; no other is ever used.",
+    )
+    allow_private_video_hosts: bool = Field(
+        False, description="Download videos also from this host and its private networks; for tests."
+    )
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
@@ -165,9 +172,20 @@ class Settings(BaseSettings):
     @field_validator("triton_urls")
     @classmethod
     def _name_a_triton(cls, urls: str) -> str:
-        if not _addresses(urls):
+        addresses = _addresses(urls)
+        if not addresses:
             raise ValueError("names no Triton; write host:port, several with commas between")
+        for address in addresses:
+            _check_triton(address)
         return urls
+
+    @field_validator("video_proxy")
+    @classmethod
+    def _is_proxy(cls, proxy: SecretStr) -> SecretStr:
+        url = proxy.get_secret_value()
+        if url and not re.fullmatch(r"https?://([^\s/@\"']+@)?(\[[0-9a-fA-F:.]+\]|[^\s/@:\"'\[\]]+)(:\d{1,5})?/?", url):
+            raise ValueError("is not http(s)://[USER:PASSWORD@]HOST:PORT; SOCKS is not spoken")
+        return proxy
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:
@@ -236,4 +254,21 @@ class Settings(BaseSettings):
 
 
 def _addresses(urls: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(url.strip() for url in urls.split(",") if url.strip()))
+    """Host and port of each, once; what URLs have around them is left out."""
+    bare = (re.sub(r"^(http|grpc)://", "", url.strip(), flags=re.IGNORECASE).rstrip("/") for url in urls.split(","))
+    return tuple(dict.fromkeys(address for address in bare if address))
+
+
+def _check_triton(address: str) -> None:
+    """Raises ValueError for what gRPC would look for without end."""
+    if re.match(r"(unix|dns|ipv4|ipv6):(?!\d+$)", address):
+        return  # as gRPC itself writes addresses
+    if "://" in address:
+        raise ValueError(f"{address} is not host:port; Triton is asked by gRPC without TLS")
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+)(?::(\d+))?", address)
+    if found is None:
+        raise ValueError(f"{address} is not host:port; write an IPv6 address between brackets, as [::1]:8001")
+    if found[2] is None:
+        raise ValueError(f"{address} names no port; Triton's gRPC is at 8001 unless told otherwise: {address}:8001")
+    if not 0 < int(found[2]) < 65536:
+        raise ValueError(f"{address}: there is no port {found[2]}; Triton's gRPC is at 8001 unless told otherwise")

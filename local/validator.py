@@ -79,7 +79,11 @@ def send_challenge(gateway_url: str, validator: Keypair, miner_hotkey: str, vide
     begun = time.perf_counter()
     try:
         answer = httpx.post(
-            f"{gateway_url.rstrip('/')}/soccer/challenge", content=body, headers=headers, timeout=CLIENT_TIMEOUT_S
+            f"{gateway_url.rstrip('/')}/soccer/challenge",
+            content=body,
+            headers=headers,
+            timeout=CLIENT_TIMEOUT_S,
+            trust_env=False,  # a proxy of the environment is for the internet, not for a gateway of one's own
         )
     except httpx.HTTPError as error:
         raise ChallengeFailed(

@@ -97,17 +97,18 @@ class Engine:
             raise InferenceUnavailable(self.why_not_ready)
         return Share(self, self._pool, self._models, slots)
 
-    async def look(self, slot: Slot, count: int, pitch_count: int) -> Sight:
+    async def look(self, slot: Slot, count: int, pitch_count: int, *, until: float = 0.0) -> Sight:
         """Let every model see the first `count` frames of `slot` at the same time, the pitch model `pitch_count`.
 
+        When no Triton is left, one may come back until `until` on time.perf_counter's clock.
         Raises InferenceUnavailable or InferenceFailed.
         """
         async with asyncio.TaskGroup() as requests:
-            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count))
-            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count))
+            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count, until=until))
+            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count, until=until))
             ball = None
             if self._models is not None and self._models.has_ball_model:
-                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count))
+                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count, until=until))
         self._last_reply = time.monotonic()
         return Sight(player.result(), pitch.result(), ball.result() if ball else None)
 
@@ -138,12 +139,10 @@ class Engine:
                 try:
                     await self._connect(host)
                 except GatewayError as error:
-                    host.why_not_ready = error
+                    self._tritons.not_taken_in(host, error)
                 except Exception as error:  # whatever it is, the next try may do better, and /health says it meanwhile
-                    _log.exception("the connection to Triton at %s could not be made", host.address)
-                    host.why_not_ready = InferenceUnavailable(
-                        f"the connection to Triton at {host.address} failed: {error!r}"
-                    )
+                    failed = InferenceUnavailable(f"the connection to Triton at {host.address} failed: {error!r}")
+                    self._tritons.not_taken_in(host, failed, error)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def _connect(self, host: Host) -> None:
@@ -155,7 +154,7 @@ class Engine:
             pool = self._pool or self._build_pool(models)
             await host.triton.attach(pool)
             self._costs[host] = await self._measure(pool, host, models.names)
-            host.why_not_ready = None
+            self._tritons.taken_in(host)
         if "img_size" in self._settings.model_fields_set and models.width != self._settings.img_size:
             _log.warning(
                 "IMG_SIZE is %d, the served models want %d: the models decide", self._settings.img_size, models.width

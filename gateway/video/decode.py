@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gateway.errors import BadVideo, GatewayError
 from gateway.video.codec import decode, nvdec_context
-from gateway.video.download import GrowingFile
+from gateway.video.growing_file import GrowingFile
 from gateway.video.scale import Scaler
 from touchline.contract import LETTERBOX_GREY, Letterbox
 

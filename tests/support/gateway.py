@@ -74,7 +74,7 @@ async def running_gateway(
     while not server.started:
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
         try:
             if wait:

@@ -217,7 +217,7 @@ async def test_one_that_was_long_away_is_tried_often() -> None:
 
 async def test_both_die_in_the_middle(video: str, tmp_path: Path) -> None:
     with two_tritons(tmp_path) as tritons:
-        async with running_gateway(tmp_path, addresses(*tritons)) as gateway:
+        async with running_gateway(tmp_path, addresses(*tritons), challenge_budget_s=1) as gateway:
             await until_all_ready(gateway)
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(video))
@@ -258,7 +258,7 @@ async def test_one_that_serves_something_else_is_left_out(video: str, tmp_path: 
         a_triton(tmp_path / "a") as first,
         LocalTriton(write_quick_models(tmp_path / "b", width=320), log=tmp_path / "log") as other,
     ):
-        async with running_gateway(tmp_path, addresses(first, other)) as gateway:
+        async with running_gateway(tmp_path, addresses(first, other), challenge_budget_s=1) as gateway:
             (_, host) = gateway.engine.hosts
             other.wait_ready()
             async with asyncio.timeout(20):

@@ -16,7 +16,7 @@ from gateway.errors import BadVideo, DownloadFailed, StartupError
 from gateway.video import codec
 from gateway.video import decode as decode_module
 from gateway.video.decode import Decoder, DecodingStopped
-from gateway.video.download import GrowingFile
+from gateway.video.growing_file import GrowingFile
 from tests.support.videos import make_video, read_number
 from touchline.contract import LETTERBOX_GREY, Letterbox
 
