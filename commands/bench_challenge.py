@@ -23,6 +23,7 @@ from rich.table import Table
 
 from commands.challenge import stage_table
 from commands.terminal import CommandError, check_file, numbers, read_settings, screen
+from gateway.pace import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
@@ -30,11 +31,6 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, served_fil
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
-
-QUALITY_WEIGHT: Final = 0.65
-SPEED_WEIGHT: Final = 0.35
-SLOWEST_S: Final = 15.0
-"""A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest), 0 from 15 s on."""
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
 _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -172,7 +168,7 @@ def speed_score(elapsed_s: float, fastest_s: float) -> float:
         return 1.0
     if elapsed_s >= SLOWEST_S:
         return 0.0
-    return math.exp(-5 * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
+    return math.exp(-SPEED_DECAY * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
 
 
 def ranking(ranked: Sequence[Measured], fastest_s: float, *, several_repositories: bool = False) -> Table:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
+from gateway.pace import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.stack import LocalStackError, local_stack, make_keys
@@ -66,6 +67,7 @@ def run_challenge(
             raise ChallengeCommandError(str(error)) from error
     save(outcome, out)
     console.print(stage_table(outcome))
+    print_advice(console, outcome)
     console.print(f"the answer is valid and saved to {out}")
 
 
@@ -90,7 +92,26 @@ def stage_table(outcome: Outcome) -> Table:
     table.add_row("gateway", f"{total:.2f}", "all stages, overlapped")
     table.add_row("validator", f"{outcome.elapsed_s:.2f}", "signed request to last byte")
     table.add_row("", f"{frames / outcome.elapsed_s:.0f}", "frames/s")
+    notes = outcome.notes
+    if {"inferred", "stride", "planned-stride"} <= notes.keys():
+        table.add_section()
+        table.add_row(
+            "inferred", notes["inferred"], f"frames, every {notes['stride']}th; planned {notes['planned-stride']}"
+        )
     return table
+
+
+def print_advice(console: Console, outcome: Outcome) -> None:
+    """Say so where too few frames were inferred for a good answer, and what would help."""
+    expected = float(outcome.notes.get("expected-people", "1"))
+    if expected < QUALITY_FLOOR:
+        console.print(
+            f"Too slow for a good answer here: from {outcome.notes['inferred']} inferred frames one finds about "
+            f"{expected:.0%} of the people. What helps: nothing else on these cores, more of them or a GPU, models "
+            "exported with a smaller --imgsz, more seconds in CHALLENGE_BUDGET_S.",
+            style="yellow",
+            highlight=False,
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from commands.challenge import inferred_frames_bar, save, stage_table
+from commands.challenge import inferred_frames_bar, print_advice, save, stage_table
 from commands.terminal import CommandError, check_folder, read_settings, screen
 from demo.clip import load_truth, make_clip
 from demo.match import Match
@@ -54,6 +54,7 @@ def _demo(out: Path) -> None:
     with spinner(screen, "contact sheet"):
         render_contact_sheet(clip.video, outcome.response, out / "contact_sheet.png")
     screen.print(stage_table(outcome))
+    print_advice(screen, outcome)
     screen.print(_quality_table(outcome, clip.truth, match.width))
     for line in next_steps(out):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
+from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.soccer import soccer_router
@@ -47,7 +48,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(settings.challenge_budget_s)
+    metrics.budget.set(Aim.of(settings).budget_s)
     metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))

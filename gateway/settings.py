@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -94,7 +94,10 @@ class Settings(BaseSettings):
         640, description="Width of the model input you expect; the served models decide, and a difference is logged."
     )
     batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 16 on a CPU.")
-    frame_stride: int = Field(2, ge=1, le=50, description="Every n-th frame is inferred, the others are interpolated.")
+    frame_stride: int = Field(
+        2, ge=1, le=50, description="At most every n-th frame is inferred, fewer where time asks for it; "
+        "the others are interpolated.",
+    )  # fmt: skip
     pitch_stride: int = Field(
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
     )
@@ -108,8 +111,9 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
-    challenge_budget_s: float = Field(
-        12.0, gt=0, description="When the measured rate will not make it, the stride grows during the challenge."
+    challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
     )
     answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
     challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
@@ -139,7 +143,7 @@ class Settings(BaseSettings):
             return value
         name, value = str(info.field_name), value.strip()
         field = cls.model_fields[name]
-        if get_origin(field.annotation) is Literal:
+        if any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation))):
             value = value.lower()
             value = _OTHER_WORDS.get(name, {}).get(value, value)
         if not value:

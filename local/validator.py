@@ -44,6 +44,8 @@ class Outcome:
     elapsed_s: float
     stage_seconds: dict[str, float]
     """From the Server-Timing header; empty when a miner sends none."""
+    notes: dict[str, str]
+    """What the same header describes instead of timing: strides, inferred frames."""
 
 
 def signed_headers(validator: Keypair, miner_hotkey: str, body: bytes) -> dict[str, str]:
@@ -91,7 +93,8 @@ def send_challenge(gateway_url: str, validator: Keypair, miner_hotkey: str, vide
     if answer.status_code != httpx.codes.OK:
         raise ChallengeFailed(f"{gateway_url} answered {answer.status_code}: {_detail(answer)}")
     response = check_response(answer.content, json.loads(body)["challenge_id"])
-    return Outcome(response, answer.content, elapsed_s, _stage_seconds(answer.headers.get("server-timing", "")))
+    timing = answer.headers.get("server-timing", "")
+    return Outcome(response, answer.content, elapsed_s, _stage_seconds(timing), _notes(timing))
 
 
 def check_response(body: bytes, challenge_id: str) -> dict[str, Any]:
@@ -139,6 +142,10 @@ def served_file(path: Path) -> Iterator[str]:
 
 def _stage_seconds(header: str) -> dict[str, float]:
     return {name: float(ms) / 1000 for name, ms in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
+
+
+def _notes(header: str) -> dict[str, str]:
+    return dict(re.findall(r'([\w-]+);desc="([^"]*)"', header))
 
 
 def _detail(answer: httpx.Response) -> str:

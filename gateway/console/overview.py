@@ -13,6 +13,7 @@ from gateway.history import Entry
 from gateway.inference.engine import Engine
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics, value_of
+from gateway.pace import Aim
 from gateway.settings import Settings
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
@@ -102,7 +103,7 @@ def look(
         metagraph_age_s=metagraph.age_s,
         registered=metagraph.find(hotkey) is not None,
         incentive=node.incentive if (node := metagraph.find(hotkey)) else 0.0,
-        budget_s=settings.challenge_budget_s,
+        budget_s=Aim.of(settings).budget_s,
         answered=outcomes.pop("answered"),
         reused=int(value_of(metrics.reused)),
         refused=dict(sorted(((name, count) for name, count in outcomes.items() if count), key=lambda pair: -pair[1])),

@@ -66,7 +66,7 @@ def soccer_router(
         pieces = response_json(wanted.challenge_id, answer, begun - started)
         first = await asyncio.to_thread(next, pieces)
         respond_s = time.perf_counter() - begun
-        headers = {"Server-Timing": server_timing(stages_of(answer.times, respond_s))}
+        headers = {"Server-Timing": server_timing(stages_of(answer.times, respond_s), answer)}
         content = _send(request, first, pieces, respond_s, answer)
         return StreamingResponse(content, media_type="application/json", headers=headers)
 

@@ -50,12 +50,14 @@ class VideoInfo:
     fps: float
     frames: int
     """Number of frames, 0 when the header does not tell. An estimate: only decoding knows."""
+    duration_s: float
+    """0 when the header does not tell; an estimate, too."""
 
 
 class Decoder:
     """Decodes one video and samples it. Used by one thread at a time; `stop` may be called from any other.
 
-    `size` is width and height of the model input. `frame_stride` may be changed while it decodes.
+    `size` is width and height of the model input. The strides may be changed while it decodes.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Decoder:
         self._file = file
         self._size = size
         self.frame_stride = frame_stride
-        self._pitch_stride = pitch_stride
+        self.pitch_stride = pitch_stride
+        self._sampled = -frame_stride
+        """The last frame that was sampled; the next ones lie whole strides after it, whatever the stride was before."""
         self._next_pitch = 0
         self._max_frames = max_frames
         self._nvdec = nvdec
@@ -100,13 +104,15 @@ class Decoder:
             self._scaler = Scaler(*self._letterbox.content_size)
             context = nvdec_context(stream, *self._letterbox.content_size) if self._nvdec else None
             self._last = stream.frames - 1
+            duration_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
+            duration_s = duration_s or (self._container.duration or 0) / 1e6
             self._samples = self._sample(decode(self._container, stream, context, self._is_due))
             self._pending = next(self._samples, None)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cause(error) from error
         if self._pending is None:
             raise BadVideo("the video has no frame that can be decoded")
-        return VideoInfo(self._letterbox, float(stream.average_rate or 25), stream.frames)
+        return VideoInfo(self._letterbox, float(stream.average_rate or 25), stream.frames, max(0.0, duration_s))
 
     def fill(self, slot: Frames) -> FilledSlot:
         """Write the next sampled frames into `slot`, uint8 [B, H, W, 3], the pitch model's frames first.
@@ -140,12 +146,11 @@ class Decoder:
 
     def _is_due(self, number: int) -> bool:
         """Every FRAME_STRIDE-th frame and the last one, which spares the end of the video an extrapolation."""
-        return number % self.frame_stride == 0 or number == self._last
+        return (number - self._sampled) % self.frame_stride == 0 or number == self._last
 
     def _sample(self, frames: Iterator[av.VideoFrame | None]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The frames that are due, or where one is missing, because the stride has grown, the next one."""
         latest: tuple[int, av.VideoFrame] | None = None
-        sampled = -self.frame_stride
         for number, frame in enumerate(frames):
             if self._stopped.is_set():
                 raise DecodingStopped
@@ -154,10 +159,10 @@ class Decoder:
             self.frame_count = number + 1
             if frame is not None:
                 latest = number, frame
-                if number - sampled >= self.frame_stride:
-                    sampled = number
+                if number - self._sampled >= self.frame_stride:
+                    self._sampled = number
                     yield latest
-        if latest is not None and latest[0] != sampled:
+        if latest is not None and latest[0] != self._sampled:
             yield latest
 
     def _fill(self, slot: Frames) -> FilledSlot:
@@ -171,7 +176,7 @@ class Decoder:
             if number >= self._next_pitch or upcoming is None:
                 self._write(frame, slot[len(pitch_numbers)])
                 pitch_numbers.append(number)
-                self._next_pitch = number + self._pitch_stride
+                self._next_pitch = number + self.pitch_stride
             else:
                 back -= 1
                 self._write(frame, slot[back])

@@ -59,7 +59,14 @@ async def running_gateway(
 ) -> AsyncIterator[RunningGateway]:
     keys = make_keys(directory / "keys")
     values = {name.lower(): value for name, value in keys.environment().items()}
-    values |= {"triton_urls": triton_urls, "device": "cpu", "img_size": 160, "console_port": 0, **settings}
+    values |= {
+        "triton_urls": triton_urls,
+        "device": "cpu",
+        "img_size": 160,
+        "console_port": 0,
+        "challenge_budget_s": 1000,
+        **settings,
+    }
     app = build_app(Settings(_env_file=None, **values), findings)
     port = free_ports(1)[0]
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))
