@@ -98,7 +98,8 @@ def build(  # noqa: PLR0915  (the calls in the order that they have to be made i
     }
 
     def tensor_of(tensor: trt.ITensor) -> Tensor:
-        return Tensor(tensor.name, type_name(tensor.dtype.name), tuple(tensor.shape))
+        shape = tensor.shape
+        return Tensor(tensor.name, type_name(tensor.dtype.name), tuple(shape[axis] for axis in range(len(shape))))
 
     def precision(layer: trt.ILayer) -> str:
         first, made = layer.get_input(0), layer.get_output(0)

@@ -39,7 +39,7 @@ python_version = 3.11
 strict = True
 [mypy-tensorrt.*,tensorrt_bindings.*]
 ignore_errors = True
-[mypy-tensorrt_libs.*]
+[mypy-tensorrt_libs.*,tensorrt_rtx_libs.*,tensorrt_rtx_bindings.*]
 ignore_missing_imports = True
 """
 
