@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import av
+import httpx
 import numpy as np
 import numpy.typing as npt
 import typer
@@ -31,6 +32,7 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, served_fil
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
+from touchline.video_read import UnreadableVideo, open_video, video_stream
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
 _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -304,9 +306,10 @@ def _url(video: str, stack: ExitStack) -> str:
 def _width(url: str) -> int:
     """Width of the video's pictures."""
     try:
-        with av.open(url) as container:
-            return int(container.streams.video[0].width)
-    except (av.FFmpegError, IndexError) as error:
+        answer = httpx.get(url, follow_redirects=True)
+        with open_video(BytesIO(answer.raise_for_status().content)) as container:
+            return int(video_stream(container).width)
+    except (httpx.HTTPError, UnreadableVideo) as error:
         raise BenchChallengeError(f"{url} cannot be read as a video: {error}") from error
 
 

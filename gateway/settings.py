@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
     )
     video_decoder: Literal["auto", "nvdec", "cpu"] = Field(
-        "auto", description="auto: NVDEC with DEVICE=cuda where the driver offers it, else the CPU."
+        "auto", description="auto: the CPU; with DEVICE=cuda and fewer than 4 cores NVDEC, where there is one."
     )
     prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
     confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
