@@ -51,6 +51,7 @@ def _held_context() -> av.codec.context.CodecContext:
     of its own takes 523 MiB and 150 to 200 ms, in which PyAV lets no other thread run.
     """
     context = _create(NVDEC["h264"])
+    context.width, context.height, context.pix_fmt = 1280, 720, "yuv420p"
     context.open()
     return context
 
@@ -63,7 +64,8 @@ def nvdec_works() -> bool:
     """Whether the driver lets an NVDEC decoder be opened. The first one stays open as long as the process lives."""
     try:
         _held_context()
-    except (av.FFmpegError, ValueError, NotImplementedError):
+    except (av.FFmpegError, ValueError, NotImplementedError) as error:
+        _log.info("NVDEC does not open: %r", error)
         return False
     return True
 
