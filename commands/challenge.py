@@ -17,7 +17,7 @@ from rich.table import Table
 
 from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
-from gateway.pace import QUALITY_FLOOR
+from gateway.settings import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.stack import LocalStackError, local_stack, make_keys
