@@ -30,11 +30,7 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, served_fil
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
-
-QUALITY_WEIGHT: Final = 0.65
-SPEED_WEIGHT: Final = 0.35
-SLOWEST_S: Final = 15.0
-"""A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest), 0 from 15 s on."""
+from touchline.score import final_score, speed_score
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
 _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -159,18 +155,9 @@ def bench_challenge(
 
 
 def score(measured: Measured, fastest_s: float) -> float:
-    """The part of a validator's final score that depends on the setting, 0 to 1: see QUALITY_WEIGHT."""
+    """The part of a validator's final score that depends on the setting, 0 to 1: see touchline.score."""
     accuracy = 0.0 if math.isnan(measured.accuracy) else measured.accuracy
-    return QUALITY_WEIGHT * accuracy + SPEED_WEIGHT * speed_score(measured.elapsed_s, fastest_s)
-
-
-def speed_score(elapsed_s: float, fastest_s: float) -> float:
-    """exp(-5 t) with t = (elapsed - fastest) / (15 s - fastest); 0 from 15 s on, unless the fastest is as slow."""
-    if elapsed_s <= fastest_s:
-        return 1.0
-    if elapsed_s >= SLOWEST_S:
-        return 0.0
-    return math.exp(-5 * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
+    return final_score(accuracy, speed_score(measured.elapsed_s, fastest_s))
 
 
 def ranking(ranked: Sequence[Measured], fastest_s: float, *, several_repositories: bool = False) -> Table:
