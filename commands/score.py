@@ -30,7 +30,7 @@ _MEANING: Final = {
     "on lines": "keypoints close to a straight line that is seen in the picture",
     "inside": "objects that the homography puts on the pitch",
     "stability": "distances between keypoints that stay the same",
-    "players' motion": "players who keep their id and move at most 30 px a frame",
+    "motion": "players who keep their id and move at most 30 px a frame",
     "scene stability": "factor: keypoints that stay where they were in the frame before",
     "scale": "half of a factor: keypoints as far apart as objects",
     "frames with homography": f"the other half: {ENOUGH_FITTED:.0%} of the frames are enough",

@@ -446,7 +446,7 @@ def _parts(frames: Sequence[FrameScore], stability: float, motion: float) -> tup
         "on lines": (lines, LINES_WEIGHT),
         "inside": (inside, INSIDE_WEIGHT),
         "stability": (stability, STABILITY_WEIGHT),
-        "players' motion": (motion, MOTION_WEIGHT),
+        "motion": (motion, MOTION_WEIGHT),
     }
     total = sum(share * weight for share, weight in weighted.values())
     factor = steady * (scale + fitted) / 2
