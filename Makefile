@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-export lint audit triton-env requirements clean python
+.PHONY: help demo doctor test test-export test-export-all lint audit triton-env requirements clean python
 SHELL := /bin/bash
 UV := 0.13.9
 
@@ -7,10 +7,13 @@ PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 
 BIN := .venv/bin
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
 	@$(BIN)/python -m commands.main demo
+
+doctor: .venv/.ready ## what this host lacks for `docker compose up` on a GPU
+	@$(BIN)/python -m commands.main doctor --gpu-host
 
 # Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
 WORKERS := -n 2 --dist loadfile
@@ -19,6 +22,9 @@ test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-
 	$(BIN)/python -m pytest $(WORKERS) -m "not export"
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
+	.venv-export/bin/python -m pytest $(WORKERS) -m "not every_graph" tests/export tests/training
+
+test-export-all: .venv-export/.ready .venv-triton/.ready ## the same, and every network family, size and precision through NVIDIA's builder
 	.venv-export/bin/python -m pytest $(WORKERS) tests/export tests/training
 
 lint: .venv/.ready ## ruff, mypy, and the floors: nothing imports upwards
@@ -58,12 +64,12 @@ HAS_LIBPYTHON = $(PYTHON) -c 'import ctypes, os, sys; n = "libpython%d.%d.so.1.0
 # torch comes by pip: it takes the CPU build where pip's configuration offers one, else the CUDA build. torchvision must
 # fit it: where only the CUDA one is to be had beside a CPU torch it does not load and is taken away again; the tests
 # then use a stand-in, and exporting .pt files asks for one that fits.
-.venv-export/.ready: requirements/gateway.txt requirements/dev.txt requirements/export.txt requirements/export-tensorrt.txt | .venv/.ready
+.venv-export/.ready: requirements/gateway.txt requirements/dev.txt requirements/export.txt requirements/export-tensorrt.txt requirements/export-check.txt | .venv/.ready
 	@$(PYTHON) -m venv .venv-export
 	@echo "installing the export environment"
 	@.venv-export/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	@.venv-export/bin/python -m pip install -q --disable-pip-version-check --no-deps torchvision==0.28.0
-	@$(BIN)/uv pip install --python .venv-export/bin/python --no-deps --require-hashes -r requirements/gateway.txt -r requirements/dev.txt -r requirements/export.txt
+	@$(BIN)/uv pip install --python .venv-export/bin/python --no-deps --require-hashes -r requirements/gateway.txt -r requirements/dev.txt -r requirements/export.txt -r requirements/export-check.txt
 	@.venv-export/bin/python -c 'import numpy, torchvision' 2>/dev/null || .venv-export/bin/python -m pip uninstall -q -y torchvision
 	@$(BIN)/uv pip install -q --target .venv-export/tensorrt --no-deps --require-hashes -r requirements/export-tensorrt.txt
 	@$(BIN)/uv pip install -q --python .venv-export/bin/python --no-deps -e .
@@ -80,6 +86,7 @@ requirements: .venv/.ready ## compile the pinned requirements anew
 	$(COMPILE) requirements/triton.in -o requirements/triton.txt
 	$(COMPILE) --override requirements/export-overrides.txt requirements/export.in -o requirements/export.txt
 	$(COMPILE) --no-deps requirements/export-tensorrt.in -o requirements/export-tensorrt.txt
+	$(COMPILE) --no-deps requirements/export-check.in -o requirements/export-check.txt
 
 clean: ## remove the environments and all that was made
 	rm -rf .venv .venv-triton .venv-export out .pytest_cache .mypy_cache .ruff_cache *.egg-info

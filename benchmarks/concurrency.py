@@ -76,7 +76,11 @@ def post(chain: LocalStack, body: bytes) -> tuple[float, bytes]:
     headers = signed_headers(chain.keys.validator, chain.keys.miner.ss58_address, body)
     began = time.perf_counter()
     answer = httpx.post(
-        f"{chain.gateway.url}/soccer/challenge", content=body, headers=headers, timeout=CLIENT_TIMEOUT_S
+        f"{chain.gateway.url}/soccer/challenge",
+        content=body,
+        headers=headers,
+        timeout=CLIENT_TIMEOUT_S,
+        trust_env=False,
     ).raise_for_status()
     return time.perf_counter() - began, answer.content
 

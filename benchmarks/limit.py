@@ -32,6 +32,7 @@ from benchmarks.common import (
 )
 from commands.bench_engine import unregister
 from demo.match import Match
+from gateway.inference.triton import CHANNEL
 from gateway.settings import Settings
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
@@ -124,7 +125,7 @@ def input_size(chain: LocalStack) -> tuple[int, int]:
     """Height and width of the served models' input."""
 
     async def ask() -> tuple[int, int]:
-        async with grpcclient.InferenceServerClient(chain.triton.grpc_url) as client:
+        async with grpcclient.InferenceServerClient(chain.triton.grpc_url, channel_args=CHANNEL) as client:
             config = (await client.get_model_config(PITCH_MODEL)).config
         return config.input[0].dims[0], config.input[0].dims[1]
 
@@ -151,7 +152,7 @@ async def engine_alone(url: str, counts: Counts, frames: npt.NDArray[np.uint8], 
     memory = SharedMemory(name=f"touchline-bench-{secrets.token_hex(4)}", create=True, size=frames.nbytes)
     memory.buf[: frames.nbytes] = frames.reshape(-1).data
     try:
-        async with grpcclient.InferenceServerClient(url) as client:
+        async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
             await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
             waiting = plan(counts)[::-1]
 

@@ -2,13 +2,17 @@
 
 The reference loop (OpenCV, Ultralytics on PyTorch, frame by frame, player model at 1280 px, ByteTrack) runs in the
 export environment over a part of the clip; each of its frames costs the same, so its time for the clip is extrapolated.
+No budget, so that strides stay what they are, and beside each rate stands what the answer is worth: people found and
+precision against the demo clip's truth, of both sides on the frames that the reference loop ran over.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.common import (
     EVERY_FRAME,
+    NO_LIMITS,
     alternate,
     demo_clip,
     fresh,
@@ -28,11 +33,16 @@ from benchmarks.common import (
     spread,
     take_cores,
 )
+from demo.clip import load_truth
 from demo.match import Match
+from demo.truth import Truth
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY, PROJECT
 from local.validator import served_file
+from touchline.answer_quality import measure
 
+FIRST_FRAME = 2
+"""Of the reference loop, after those it warms up with."""
 LARGE = 1280
 """Width of the player model's input in the reference miner."""
 
@@ -52,13 +62,20 @@ def main() -> None:
     )
     arguments = arguments_of.parse_args()
     console = Console()
-    video = (arguments.video or demo_clip(console, Match()).video).resolve()
+    truth: list[Truth] | None = None
+    if arguments.video:
+        video = arguments.video.resolve()
+    else:
+        clip = demo_clip(console, Match())
+        video, truth = clip.video.resolve(), load_truth(clip.truth)
     take_cores(arguments.cores)
 
     same = served_size(arguments.repository)[1]  # at which both sides see the same pixels
 
     def reference(size: int) -> dict[str, float]:
-        return run_reference(arguments.python, video, (arguments.player, arguments.pitch), size, arguments.frames)
+        weights = (arguments.player, arguments.pitch)
+        measured = run_reference(arguments.python, video, weights, size, arguments.frames)
+        return {**measured, **worth(measured.pop("answer", []), truth)}
 
     def touchline(chain: LocalStack) -> dict[str, float]:
         outcome = chain.challenge(fresh(url))
@@ -69,6 +86,7 @@ def main() -> None:
             "elapsed_s": outcome.elapsed_s,
             "frames_per_s": frames / outcome.elapsed_s,
             "boxes_a_frame": boxes / frames,
+            **worth(outcome.response["frames"][FIRST_FRAME : FIRST_FRAME + arguments.frames], truth),
         }
 
     def in_chain(repository: Path, settings: dict[str, str]) -> dict[str, float]:
@@ -82,7 +100,7 @@ def main() -> None:
         variants = {
             f"reference, player {LARGE} px": lambda: reference(LARGE),
             f"reference, player {same} px": lambda: reference(same),
-            "Touchline, defaults": lambda: in_chain(arguments.repository, {}),
+            "Touchline, defaults": lambda: in_chain(arguments.repository, NO_LIMITS),
             "Touchline, stride 1": lambda: in_chain(arguments.repository, EVERY_FRAME),
         }
         if arguments.large_repository:
@@ -96,7 +114,16 @@ def main() -> None:
         f"Touchline, stride 1, {LARGE} px": f"reference, player {LARGE} px",
     }
     ratios = {name: rates[name] / rates[against[name]] for name in results if name in against}
-    table = Table("", "frames/s", f"seconds for {frames} frames", "boxes a frame", "times", "the frames/s of")
+    table = Table(
+        "",
+        "frames/s",
+        f"seconds for {frames} frames",
+        "boxes a frame",
+        "people found",
+        "precision",
+        "times",
+        "the frames/s of",
+    )
     for name, runs in results.items():
         extrapolated = "~" if name not in against else ""
         table.add_row(
@@ -104,6 +131,7 @@ def main() -> None:
             spread([one["frames_per_s"] for one in runs], 1),
             f"{extrapolated}{frames / rates[name]:.1f}",
             f"{median([one['boxes_a_frame'] for one in runs]):.1f}",
+            *("" if math.isnan(one := runs[0][name_of]) else f"{one:.1%}" for name_of in ("people_found", "precision")),
             f"{ratios[name]:.1f}x" if name in ratios else "",
             against.get(name, ""),
         )
@@ -130,7 +158,17 @@ def main() -> None:
     )
 
 
-def run_reference(python: Path, video: Path, weights: tuple[Path, Path], size: int, frames: int) -> dict[str, float]:
+def worth(answer: Sequence[dict[str, Any]], truth: Sequence[Truth] | None) -> dict[str, float]:
+    """People found and precision of an answer's frames; NaN where nothing is known to be true."""
+    numbers = {frame["frame_number"] for frame in answer}
+    known = [one for one in truth or () if one.frame_number in numbers]
+    if not known:
+        return {"people_found": math.nan, "precision": math.nan}
+    found = measure({"frames": list(answer)}, known, Match().width)
+    return {"people_found": found.people_found, "precision": found.people_precision}
+
+
+def run_reference(python: Path, video: Path, weights: tuple[Path, Path], size: int, frames: int) -> dict[str, Any]:
     """The reference loop in its own environment. Raises RuntimeError with the end of what it said."""
     environment = {**os.environ, "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
     if subprocess.run([python, "-c", "import torchvision"], capture_output=True, check=False).returncode:  # noqa: S603

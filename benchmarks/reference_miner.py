@@ -46,10 +46,8 @@ def main() -> None:
     print(json.dumps({"torch": torch.__version__, "threads": cores, "sizes": answers}))
 
 
-def answer(
-    video: Path, frames: int, player: YOLO, pitch: Callable[[Image], Image], player_size: int
-) -> dict[str, float]:
-    """Time of the loop over `frames` frames of the video, and how many boxes it answered."""
+def answer(video: Path, frames: int, player: YOLO, pitch: Callable[[Image], Image], player_size: int) -> dict[str, Any]:
+    """Time of the loop over `frames` frames of the video, and what it answered."""
     capture = cv2.VideoCapture(str(video))
     tracker = ByteTrackTracker()
     entries: list[dict[str, Any]] = []
@@ -75,7 +73,7 @@ def answer(
         objects += list(zip(tracked.tracker_id, tracked.xyxy, tracked.class_id, strict=True))
         entries.append(
             {
-                "frame_number": number,
+                "frame_number": number + WARM_UP_FRAMES,
                 "keypoints": [[float(x), float(y)] for x, y in keypoints[:, :2]],
                 "objects": [
                     {"id": int(name), "bbox": [float(side) for side in box], "class_id": int(kind)}
@@ -94,6 +92,7 @@ def answer(
         "elapsed_s": spent,
         "frames_per_s": frames / spent,
         "boxes_a_frame": sum(len(entry["objects"]) for entry in measured) / frames,
+        "answer": measured,
         **{f"{stage}_ms": 1000 * seconds / frames for stage, seconds in stages.items()},
     }
 

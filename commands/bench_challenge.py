@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import av
+import httpx
 import numpy as np
 import numpy.typing as npt
 import typer
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.challenge import stage_table
-from commands.terminal import CommandError, numbers, screen
+from commands.terminal import CommandError, check_file, numbers, read_settings, screen
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
@@ -31,6 +32,7 @@ from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
 from touchline.score import final_score, speed_score
+from touchline.video_read import UnreadableVideo, open_video, video_stream
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
 _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -112,6 +114,8 @@ def bench_challenge(
     `fastest_s` is the time of the fastest miner, which the speed is scored against; default: that of the quickest row.
     Returns what was measured, best first; without `sweep` nothing. Raises BenchChallengeError.
     """
+    check_file("--json", json_file)
+    read_settings()  # the gateways that are started have them too
     try:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="touchline-")))
@@ -287,15 +291,16 @@ def _url(video: str, stack: ExitStack) -> str:
         return video
     if Path(video).is_file():
         return stack.enter_context(served_file(Path(video).resolve()))
-    raise BenchChallengeError(f"{video} is neither a file nor an http(s) URL")
+    raise BenchChallengeError(f"{video} is neither a file nor an http(s) URL; give one of these")
 
 
 def _width(url: str) -> int:
     """Width of the video's pictures."""
     try:
-        with av.open(url) as container:
-            return int(container.streams.video[0].width)
-    except (av.FFmpegError, IndexError) as error:
+        answer = httpx.get(url, follow_redirects=True)
+        with open_video(BytesIO(answer.raise_for_status().content)) as container:
+            return int(video_stream(container).width)
+    except (httpx.HTTPError, UnreadableVideo) as error:
         raise BenchChallengeError(f"{url} cannot be read as a video: {error}") from error
 
 
@@ -336,7 +341,7 @@ def command(  # noqa: PLR0917
     pitch_stride: Annotated[str, typer.Option(help="PITCH_STRIDE to try; 0: the default.")] = "0",
     runs: Annotated[int, typer.Option(min=1, help="Challenges a point.")] = 3,
     fastest: Annotated[
-        float | None, typer.Option(help="Seconds of the fastest miner. Default: the quickest row.")
+        float | None, typer.Option(min=0.001, help="Seconds of the fastest miner. Default: the quickest row.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
 ) -> None:
@@ -347,8 +352,8 @@ def command(  # noqa: PLR0917
         sweep=sweep,
         repositories=repository or [DEFAULT_REPOSITORY],
         batch_sizes=numbers("--batch", batch),
-        frame_strides=numbers("--stride", stride),
-        pitch_strides=numbers("--pitch-stride", pitch_stride),
+        frame_strides=numbers("--stride", stride, most=50),
+        pitch_strides=numbers("--pitch-stride", pitch_stride, least=0),
         runs=runs,
         fastest_s=fastest,
         json_file=json_file,

@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
-from commands.terminal import CommandError, numbers, screen
-from local.progress import progress_bar
+from commands.terminal import CommandError, check_file, numbers, screen
+from gateway.inference.triton import CHANNEL
+from local.progress import progress_bar, spinner
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
 from touchline.atomic_file import replacing
 from touchline.contract import BALL_MODEL, INPUT, PITCH_MODEL, PLAYER_MODEL
@@ -96,6 +97,14 @@ def bench_engine(
     `seconds`. NVIDIA's perf_analyzer does the measuring where it is on PATH. Writes the numbers and a plot where told
     to. Returns what was measured, best first within each model. Raises BenchEngineError.
     """
+    check_file("--json", json_file)
+    check_file("--plot", plot)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BenchEngineError(f"--seconds {seconds}: write a time above 0")
+    if triton_url is not None and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}", triton_url):
+        raise BenchEngineError(f"--triton-url {triton_url} is not host:port; gRPC is at 8001")
+    if metrics_url is not None and not re.match(r"https?://[^\s/\[\]]+", metrics_url):
+        raise BenchEngineError(f"--metrics-url {metrics_url} is no URL; write http://HOST:8002/metrics")
     loads: list[Load] = []
     try:
         if triton_url is not None:
@@ -106,7 +115,8 @@ def bench_engine(
                     tempfile.TemporaryDirectory(prefix="touchline-") as directory,
                     LocalTriton(repository, log=Path(directory) / "triton.log") as triton,
                 ):
-                    triton.wait_ready()
+                    with spinner(console, "starting Triton"):
+                        triton.wait_ready()
                     loads += _measured(
                         console,
                         str(repository),
@@ -120,9 +130,9 @@ def bench_engine(
     except LocalTritonError as error:
         raise BenchEngineError(str(error)) from error
     except InferenceServerException as error:
-        raise BenchEngineError(f"Triton answered: {error.message()}") from error
+        raise BenchEngineError(f"Triton answered: {error.message()}; is this a running one's gRPC?") from error
     if not loads:
-        raise BenchEngineError("none of the models takes a batch of the sizes asked for")
+        raise BenchEngineError("none of the models takes a batch of these sizes; give smaller ones with --batch")
     ranked = sorted(loads, key=lambda load: (load.model, -load.frames_per_s))
     console.print(ranking(ranked))
     models, batch = recommended(loads)
@@ -261,7 +271,7 @@ def _measured(  # noqa: PLR0917
 
 async def served_models(url: str) -> list[Model]:
     """The models of the contract that a Triton serves. Raises BenchEngineError when there are none."""
-    async with grpcclient.InferenceServerClient(url) as client:
+    async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
         models = []
         for name in _ROLES:
             if not await client.is_model_ready(name, client_timeout=10.0):
@@ -290,7 +300,7 @@ async def by_requests(
     np.ndarray(frames.shape, np.uint8, buffer=memory.buf)[:] = frames
     latencies: list[float] = []
     try:
-        async with grpcclient.InferenceServerClient(url) as client:
+        async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
             try:
                 await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
                 shared = True
@@ -390,7 +400,7 @@ def _gpu_mib(metrics_url: str | None) -> float:
     if metrics_url is None:
         return math.nan
     try:
-        text = httpx.get(metrics_url, timeout=5).text
+        text = httpx.get(metrics_url, timeout=5, trust_env=False).text
     except httpx.HTTPError:
         return math.nan
     used = re.findall(r"^nv_gpu_memory_used_bytes\{.*\} (\S+)$", text, re.MULTILINE)

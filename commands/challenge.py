@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.score import line, score_video
-from commands.terminal import CommandError, screen
+from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
+from gateway.pace import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.stack import LocalStackError, local_stack, make_keys
@@ -46,6 +47,11 @@ def run_challenge(
     out: Path,
 ) -> None:
     """Send `video` (a path or a URL), print the stage times and save the answer to `out`."""
+    check_file("--out", out)
+    if gateway_url is None:
+        read_settings()  # the gateway that is started has them too
+    elif not re.match(r"https?://[^\s/\[\]]+(:\d+)?|https?://\[[0-9a-fA-F:.]+\]", gateway_url):
+        raise ChallengeCommandError(f"--gateway {gateway_url} is no URL; write http://HOST:7999")
     with ExitStack() as stack:
         try:
             if re.match(r"https?://", video):
@@ -53,7 +59,7 @@ def run_challenge(
             elif Path(video).is_file():
                 url = stack.enter_context(served_file(Path(video).resolve()))
             else:
-                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL")
+                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL; give one of these")
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
                     chain = stack.enter_context(local_stack())
@@ -66,6 +72,7 @@ def run_challenge(
             raise ChallengeCommandError(str(error)) from error
     save(outcome, out)
     console.print(stage_table(outcome))
+    print_advice(console, outcome)
     console.print(f"the answer is valid and saved to {out}")
     if Path(video).is_file():
         _print_score(console, Path(video), outcome, out)
@@ -104,7 +111,26 @@ def stage_table(outcome: Outcome) -> Table:
     table.add_row("gateway", f"{total:.2f}", "all stages, overlapped")
     table.add_row("validator", f"{outcome.elapsed_s:.2f}", "signed request to last byte")
     table.add_row("", f"{frames / outcome.elapsed_s:.0f}", "frames/s")
+    notes = outcome.notes
+    if {"inferred", "stride", "planned-stride"} <= notes.keys():
+        table.add_section()
+        table.add_row(
+            "inferred", notes["inferred"], f"frames, every {notes['stride']}th; planned {notes['planned-stride']}"
+        )
     return table
+
+
+def print_advice(console: Console, outcome: Outcome) -> None:
+    """Say so where too few frames were inferred for a good answer, and what would help."""
+    expected = float(outcome.notes.get("expected-people", "1"))
+    if expected < QUALITY_FLOOR:
+        console.print(
+            f"Too slow for a good answer here: from {outcome.notes['inferred']} inferred frames one finds about "
+            f"{expected:.0%} of the people. What helps: nothing else on these cores, more of them or a GPU, models "
+            "exported with a smaller --imgsz, more seconds in CHALLENGE_BUDGET_S.",
+            style="yellow",
+            highlight=False,
+        )
 
 
 @contextmanager
@@ -134,7 +160,7 @@ def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
 
 def _decoded_frames(gateway_url: str) -> float | None:
     try:
-        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2).text
+        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2, trust_env=False).text
     except httpx.HTTPError:
         return None
     match = re.search(r'^touchline_frames_total\{kind="decoded"\} (\S+)', text, re.MULTILINE)
@@ -143,13 +169,24 @@ def _decoded_frames(gateway_url: str) -> float | None:
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
     if hotkey_file is not None and miner_hotkey is not None:
+        try:
+            Keypair(ss58_address=miner_hotkey)
+        except ValueError as error:
+            raise ChallengeCommandError(
+                f"--miner-hotkey {miner_hotkey} is no ss58 address; `touchline doctor` on the miner prints it"
+            ) from error
         return load_hotkey(hotkey_file, "name another with --hotkey-file"), miner_hotkey
     if keys_directory is not None:
         if not (keys_directory / "nodes.json").exists():
             raise ChallengeCommandError(f"{keys_directory} holds no keys; `touchline keys {keys_directory}` makes them")
-        made = make_keys(keys_directory)
+        try:
+            made = make_keys(keys_directory)
+        except (OSError, ValueError, KeyError) as error:
+            raise ChallengeCommandError(
+                f"--keys {keys_directory} cannot be read ({error}); `touchline keys` makes others"
+            ) from error
         return made.validator, made.miner.ss58_address
-    raise ChallengeCommandError("with --gateway say who signs: --keys, or --hotkey-file and --miner-hotkey")
+    raise ChallengeCommandError("with --gateway say who signs; give --keys, or --hotkey-file and --miner-hotkey")
 
 
 def command(  # noqa: PLR0917

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from commands.challenge import inferred_frames_bar, save, stage_table
-from commands.terminal import CommandError, screen
+from commands.challenge import inferred_frames_bar, print_advice, save, stage_table
+from commands.terminal import CommandError, check_folder, read_settings, screen
 from demo.clip import load_truth, make_clip
 from demo.match import Match
 from local.progress import progress_bar, spinner
@@ -37,6 +37,8 @@ def command(
 
 
 def _demo(out: Path) -> None:
+    check_folder("--out", out)
+    read_settings()  # the gateway that is started has them too: what is wrong in them is said before the match is made
     match = Match()
     with progress_bar(screen, "synthetic match") as advance:
         clip = make_clip(out / "clip", match, advance)
@@ -52,6 +54,7 @@ def _demo(out: Path) -> None:
     with spinner(screen, "contact sheet"):
         render_contact_sheet(clip.video, outcome.response, out / "contact_sheet.png")
     screen.print(stage_table(outcome))
+    print_advice(screen, outcome)
     screen.print(_quality_table(outcome, clip.truth, match.width))
     for line in next_steps(out):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)

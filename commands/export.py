@@ -54,13 +54,18 @@ def command(  # noqa: PLR0917
     ball: Annotated[str | None, typer.Option(help="The ball model's weights.")] = None,
     target: Annotated[ExportTarget, typer.Option(help="Engine that will run the models.")] = ExportTarget.tensorrt,
     out: Annotated[Path, typer.Option(help="Model repository to write into.")] = Path("model_repository"),
-    imgsz: Annotated[str, typer.Option(help="Height x width of the input, multiples of 32.")] = "384x640",
+    imgsz: Annotated[
+        str | None,
+        typer.Option(
+            help="Height x width of the input, multiples of 32. Default: what the weights were trained at, widescreen."
+        ),
+    ] = None,
     pitch_imgsz: Annotated[
         str | None, typer.Option(help="The pitch network's own size behind the shared input, for .pt weights.")
     ] = None,
     precision: Annotated[ExportPrecision | None, typer.Option(help="Default: fp16.")] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch.")] = 32,
-    opt_batch: Annotated[int, typer.Option(help="Batch that TensorRT tunes for.")] = 16,
+    opt_batch: Annotated[int | None, typer.Option(help="Batch that TensorRT tunes for. Default: the largest.")] = None,
     confidence: Annotated[float, typer.Option(help="Least score that leaves the graph; CONFIDENCE cuts later.")] = 0.1,
     iou: Annotated[float, typer.Option(help="Overlap above which suppression drops the lesser box.")] = 0.5,
     max_detections: Annotated[int, typer.Option(help="Boxes a frame.")] = 150,
@@ -87,26 +92,36 @@ def command(  # noqa: PLR0917
     parity_images: Annotated[
         Path | None, typer.Option(help="Folder of frames to compare precisions on. Default: synthetic ones.")
     ] = None,
-    cuda_graphs: Annotated[bool, typer.Option(help="Let Triton capture CUDA graphs of the preferred batches.")] = True,
+    cuda_graphs: Annotated[
+        bool, typer.Option(help="Let Triton capture CUDA graphs of the preferred batches; it may mix up answers then.")
+    ] = False,
     map_class: Annotated[
-        list[str] | None, typer.Option(help="name=class: what a class of the weights is; repeatable.")
+        list[str] | None,
+        typer.Option(help="name=class: what a class of the weights is, none to leave it out; repeatable."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(help="Write nothing: NVIDIA's builder judges without a GPU what TensorRT would be given."),
+    ] = False,
 ) -> None:
     """Turn YOLO weights (.pt, .onnx or owner/name:file of the hub) into models that Triton serves."""
     sources = dict(zip(("player", "pitch", "ball"), weights or [], strict=False))
     sources |= {role: source for role, source in (("player", player), ("pitch", pitch), ("ball", ball)) if source}
     try:
         if len(weights or []) > 3:
-            raise ExportError("more than three weights: give the player's, the pitch's and the ball's.")
+            raise ExportError(
+                "more than three weights; give the player's, the pitch's and, if there is one, the ball's."
+            )
         options = ExportOptions(
             target=target.value,
             out=out,
-            size=_size("--imgsz", imgsz),
+            size=_size("--imgsz", imgsz) if imgsz else None,
             pitch_size=_size("--pitch-imgsz", pitch_imgsz) if pitch_imgsz else None,
             parity_images=parity_images,
             cuda_graphs=cuda_graphs,
             max_batch=max_batch,
-            opt_batch=min(opt_batch, max_batch),
+            opt_batch=min(opt_batch, max_batch) if opt_batch else None,
+            check=check,
             precision=precision.value if precision else None,
             confidence=confidence,
             iou=iou,

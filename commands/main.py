@@ -18,6 +18,8 @@ from touchline import __version__
 
 COMMANDS: Final = {
     "serve": "Run the gateway.",
+    "doctor": "Say what is missing or wrong on this host, and what to do about it.",
+    "settings": "List the settings: value, where it comes from, meaning.",
     "register": "Register the hotkey with the subnet and announce this miner's address.",
     "triton": "Run the local CPU Triton in the foreground.",
     "keys": "Make throwaway keys to try serve and challenge without a wallet.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,51 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from commands.terminal import CommandError, read_settings, screen
+from commands.terminal import CommandError, aside, read_settings, screen
 from gateway.errors import StartupError
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
+from gateway.subnet.standing import Endpoint, Standing, endpoint_name, open_chain, read_standing
+from local.progress import spinner
 
 if TYPE_CHECKING:
-    from bittensor import Balance, Client, Intent, Wallet
+    from bittensor import Client, Intent, Wallet
 
 READ_TIMEOUT_S = 60.0
 
 
 class RegisterError(CommandError):
     """A CommandError of this command's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where validators send challenges."""
-
-    ip: ipaddress.IPv4Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.ip}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What the chain says of the subnet and of one hotkey on it.
-
-    `cost` and `balance` are in TAO, the balance None while no coldkey is known; `stake` is in the subnet's own unit.
-    `uid` is None while the hotkey is not registered, `announced` while nothing (or an IPv6 address) is served.
-    """
-
-    subnet: str
-    uids: int
-    max_uids: int
-    registration_open: bool
-    cost: Balance
-    uid: int | None
-    stake: Balance | None
-    incentive: float
-    announced: Endpoint | None
-    coldkey: str | None
-    balance: Balance | None
 
 
 def run_register(console: Console, settings: Settings, *, ip: str | None, max_cost: float | None, yes: bool) -> None:
@@ -70,46 +39,17 @@ def run_register(console: Console, settings: Settings, *, ip: str | None, max_co
     wallet = bittensor.Wallet(settings.wallet_name, settings.hotkey_name, str(settings.wallet_path))
     try:
         asyncio.run(_register(console, settings, wallet, hotkey, ip=ip, max_cost=max_cost, yes=yes))
+    except StartupError as error:
+        raise RegisterError(str(error)) from error
     except bittensor.ChainError as error:
         raise RegisterError(f"the chain refused: {error.message}; {error.remediation}") from error
     except (bittensor.RpcConnectionError, OSError) as error:
         raise RegisterError(
-            f"the chain at {_endpoint_name(settings)} cannot be reached: {str(error) or 'no answer'}; "
+            f"the chain at {endpoint_name(settings)} cannot be reached: {str(error) or 'no answer'}; "
             "check the network, or set SUBTENSOR_ADDRESS"
         ) from error
     except (bittensor.BittensorError, ValueError) as error:  # a wrong password among them
-        raise RegisterError(str(error)) from error
-
-
-def open_chain(settings: Settings) -> Client:
-    """The client of the chain, not connected. The one function that decides which chain is spoken to."""
-    import bittensor  # noqa: PLC0415  slow to import
-
-    return bittensor.Client(settings.subtensor_address or settings.subtensor_network)
-
-
-async def read_standing(chain: Client, netuid: int, hotkey: str, coldkey: str | None) -> Standing:
-    """Ask the chain. `coldkey` is the wallet's own, if known here. Raises RegisterError, and what the SDK raises."""
-    from bittensor import storage  # noqa: PLC0415
-
-    metagraph = await chain.subnets.metagraph(netuid, commitments=False)
-    if metagraph is None:
-        raise RegisterError(f"there is no subnet {netuid} on this network; check NETUID and SUBTENSOR_NETWORK")
-    neuron = metagraph.by_hotkey(hotkey)
-    owner = neuron.coldkey if neuron else coldkey
-    return Standing(
-        subnet=metagraph.name,
-        uids=len(metagraph),
-        max_uids=metagraph.max_uids,
-        registration_open=bool(await chain.query(storage.SubtensorModule.NetworkRegistrationAllowed, [netuid])),
-        cost=await chain.subnets.burn(netuid),
-        uid=neuron.uid if neuron else None,
-        stake=neuron.total_stake if neuron else None,
-        incentive=neuron.incentive if neuron else 0.0,
-        announced=_parse_axon(neuron.axon) if neuron else None,
-        coldkey=owner,
-        balance=await chain.balances.get(owner) if owner else None,
-    )
+        raise RegisterError(f"{error}; check SUBTENSOR_NETWORK, SUBTENSOR_ADDRESS and the wallet") from error
 
 
 def choose_endpoint(ip: str | None, announced: Endpoint | None, port: int, *, private: bool = False) -> Endpoint:
@@ -176,12 +116,14 @@ async def _register(
     yes: bool,
 ) -> None:
     coldkey = wallet.coldkeypub.ss58_address if wallet.coldkeypub_file.is_readable() else None
-    async with asyncio.timeout(READ_TIMEOUT_S):
-        chain = open_chain(settings)
-        await chain.connect()
-    try:
+    with spinner(aside, "asking the chain"):
         async with asyncio.timeout(READ_TIMEOUT_S):
-            standing = await read_standing(chain, settings.netuid, hotkey, coldkey)
+            chain = open_chain(settings)
+            await chain.connect()
+    try:
+        with spinner(aside, "hotkey's standing"):
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                standing = await read_standing(chain, settings.netuid, hotkey, coldkey)
         in_the_way = obstacles(standing, wallet, max_cost)
         endpoint = None
         try:
@@ -227,7 +169,7 @@ def standing_table(settings: Settings, hotkey: str, standing: Standing) -> Table
     if standing.uid is not None:
         registered = f"uid {standing.uid}, stake {standing.stake}, incentive {standing.incentive:.4f}"
     rows: dict[str, Any] = {
-        "network": _endpoint_name(settings),
+        "network": endpoint_name(settings),
         "subnet": f"{settings.netuid} {standing.subnet}, {standing.uids} of {standing.max_uids} places taken",
         "wallet": f"{settings.wallet_name}, hotkey {settings.hotkey_name}",
         "hotkey": hotkey,
@@ -243,23 +185,11 @@ def standing_table(settings: Settings, hotkey: str, standing: Standing) -> Table
     return table
 
 
-def _endpoint_name(settings: Settings) -> str:
-    return settings.subtensor_address or settings.subtensor_network
-
-
-def _parse_axon(text: str | None) -> Endpoint | None:
-    """What the SDK writes as `ip:port`."""
-    if text is None or text.startswith("["):
-        return None
-    ip, _, port = text.rpartition(":")
-    return Endpoint(ipaddress.IPv4Address(ip), int(port))
-
-
 def command(
     ip: Annotated[
         str | None, typer.Option(help="This host's public IPv4 address. Default: the one that is announced now.")
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="TAO that registering may cost at most.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="TAO that registering may cost at most.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
 ) -> None:
     """Register the hotkey with the subnet and announce this miner's address. Settings as for `serve`."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from commands.terminal import CommandError, aside, screen
+from commands.terminal import CommandError, aside, check_folder, screen
 from local.progress import progress_bar, spinner
 from touchline.render import RenderError, render_contact_sheet, render_video
 
@@ -19,18 +19,19 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for annotated.mp4 and contact_sheet.png.")] = Path("out"),
 ) -> None:
     """Make the pictures of an answer: an annotated video and a contact sheet with pitch maps."""
+    check_folder("--out", out)
     try:
         answer = json.loads(response.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{response} is not JSON: {error}; give what `touchline challenge` saved") from error
+    made = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
         with progress_bar(aside, "annotated video") as advance:
             render_video(video, answer, out / "annotated.mp4", advance)
         with spinner(aside, "contact sheet"):
             render_contact_sheet(video, answer, out / "contact_sheet.png")
     except RenderError as error:
+        if made and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
         raise CommandError(str(error)) from error
-    except OSError as error:
-        raise CommandError(f"--out {out} cannot be written to: {error.strerror}; name another folder") from error
     screen.print(f"{out / 'annotated.mp4'}\n{out / 'contact_sheet.png'}")

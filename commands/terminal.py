@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -43,7 +45,7 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = [_wrong(one) for one in error.errors()]
-        raise CommandError("; ".join(wrong)) from error
+        raise CommandError(f"{', '.join(wrong)}; correct it in .env or the environment") from error
     except SettingsError as error:
         raise CommandError(f"the settings cannot be read: {error}") from error
     except UnicodeDecodeError as error:
@@ -56,8 +58,29 @@ def _wrong(error: Mapping[str, Any]) -> str:
     return f"setting {name}{shown}: {error['msg']}"
 
 
-def numbers(option: str, text: str) -> list[int]:
+def numbers(option: str, text: str, least: int = 1, most: int = 10_000) -> list[int]:
     """Whole numbers with commas between them. Raises CommandError naming the option."""
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise CommandError(f"{option} {text}: write whole numbers with commas between them")
-    return [int(part) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and least <= int(part) <= most for part in parts):
+        raise CommandError(f"{option} {text}: write whole numbers from {least} to {most} with commas between them")
+    return [int(part) for part in parts]
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raises CommandError where `folder` is none and cannot be made, before work is done whose result would be lost."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise CommandError(f"{option} {folder}: {there} is a file; name a folder")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise CommandError(f"{option} {folder}: {there} cannot be written to: {why}; name another folder") from error
+
+
+def check_file(option: str, file: Path | None) -> None:
+    """The same for a file that is to be written."""
+    if file is not None:
+        if file.is_dir():
+            raise CommandError(f"{option} {file} is a folder; name a file")
+        check_folder(option, file.parent)

@@ -31,6 +31,8 @@ ENV PATH=/opt/touchline/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
+    # The GPU that nvidia-smi names first is the one that CUDA builds on.
+    CUDA_DEVICE_ORDER=PCI_BUS_ID \
     # torch asks for the user's name, and compose's user has no entry in /etc/passwd.
     USER=touchline \
     HF_HOME=/var/lib/touchline/hub

@@ -64,7 +64,7 @@ cp "$(command -v triton-checked)" "$SERVE/triton-checked"
 now=$({
     echo "$@" "${NGC_TAG:-}" "$gpus"
     for source in "$player" "$pitch" ${ball:+"$ball"}; do contents "$source"; done
-    find "${PYTHONPATH:-.}/export" "${PYTHONPATH:-.}/touchline" -name '*.py' -exec cat {} + | sha256sum
+    find "${PYTHONPATH:-.}/export" "${PYTHONPATH:-.}/touchline" "${PYTHONPATH:-.}/commands/export.py" -name '*.py' -exec cat {} + | sha256sum
 } | sha256sum)
 if [ "$(cat "$STAMP" 2>/dev/null)" = "$now" ] && [ -f "$OUT/player/config.pbtxt" ] && [ -f "$OUT/pitch/config.pbtxt" ] &&
     python -m export.check "$OUT"; then

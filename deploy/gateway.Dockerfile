@@ -33,6 +33,6 @@ EXPOSE 7999 7998
 # A challenge in flight is finished first, so whoever stops the container has to wait for CHALLENGE_TIMEOUT_S.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7999/health', timeout=4)"]
+  CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:7999/health', timeout=4)"]
 ENTRYPOINT ["python", "-m", "commands.main"]
 CMD ["serve"]

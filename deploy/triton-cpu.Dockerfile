@@ -24,6 +24,6 @@ COPY deploy/triton-cpu-entrypoint.sh /opt/tritonserver/bin/entrypoint
 USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
+  CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["sh", "/opt/tritonserver/bin/entrypoint"]
 CMD ["tritonserver", "--model-repository=/var/lib/touchline/repository", "--disable-auto-complete-config"]

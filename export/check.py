@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.engine_stamp import REBUILD, Device, check_plan, read_stamp
 from export.errors import EngineError
 from export.gpus import Gpu, output, visible_gpus
-from export.plan import REBUILD, Device, check_plan, read_stamp
 
 VERSION_VARIABLES = ("TENSORRT_VERSION", "TRT_VERSION")
 """Where a version may stand: the operator's word first, then what NVIDIA's images set."""

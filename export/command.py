@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +14,15 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export import tensorrt_engine, triton_model
-from export.errors import ExportError, MissingPackageError, WeightsError
+from export import engine_report, first_run, tensorrt_engine, triton_model
+from export.engine_stamp import BuildOptions
+from export.errors import EngineError, ExportError, MissingPackageError, WeightsError
 from export.frames import calibration_frames, parity_frames
-from export.plan import BuildOptions
+from export.input_size import input_size, portrait, training_note
+from export.tensorrt_library import tensorrt_rtx
 from export.triton_model import PLAN_FILE, CpuPrecision, ServedModel
-from export.weights import Weights, digest, load, quiet_ultralytics
-from touchline.contract import DEFAULT_SIZE, KEYPOINTS, MAX_DETECTIONS, PITCH_MODEL
+from export.weights import EXPORT_AGAIN, Weights, class_table, digest, load, quiet_ultralytics
+from touchline.contract import KEYPOINTS, MAX_DETECTIONS, PITCH_MODEL
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,16 +44,19 @@ class ExportOptions:
     """How to export. Sizes are H, W in pixels; `confidence` is what the graph cuts off, not what the gateway shows.
 
     The gateway applies its own, higher threshold; the tracker between them uses the boxes of low score.
+    `size` None is what the weights can look at, else what they were trained at (see input_size); `opt_batch` None is
+    `max_batch`: a GPU is sent full batches nearly always, and TensorRT chooses its kernels for this one.
     `classes` names the contract's class of a class of the weights where its own name does not say it. `pitch_size` is
     what the pitch network itself looks at, behind the input of `size` that all models share; None: `size` too.
     `parity_images` is a folder of pictures to compare precisions on; None: views of the synthetic match.
+    `check` writes nothing: NVIDIA's builder judges, on a machine without a GPU, what would be written for TensorRT.
     """
 
     target: Target
     out: Path
-    size: tuple[int, int] = DEFAULT_SIZE
+    size: tuple[int, int] | None = None
     max_batch: int = 32
-    opt_batch: int = 16
+    opt_batch: int | None = None
     precision: Precision | None = None
     confidence: float = 0.1
     iou: float = 0.5
@@ -68,11 +74,14 @@ class ExportOptions:
     calibration: Path | None = None
     pitch_size: tuple[int, int] | None = None
     parity_images: Path | None = None
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
     classes: Mapping[str, str] | None = None
+    check: bool = False
 
     def __post_init__(self) -> None:
-        for flag, size in (("--imgsz", self.size), ("--pitch-imgsz", self.pitch_size or self.size)):
+        for flag, size in (("--imgsz", self.size), ("--pitch-imgsz", self.pitch_size)):
+            if size is None:
+                continue
             height, width = size
             if height % STRIDE or width % STRIDE or min(size) < STRIDE:
                 raise ExportError(f"{flag} {height}x{width}: height and width must be multiples of {STRIDE}.")
@@ -80,8 +89,10 @@ class ExportOptions:
             raise ExportError(f"--target {self.target}: it is one of {', '.join(get_args(Target))}.")
         if self.precision == "int8" and self.calibration is None:
             raise ExportError("--precision int8 needs --calibration, a directory with some hundred frames as images.")
-        if not 1 <= self.opt_batch <= self.max_batch:
-            raise ExportError(f"--opt-batch {self.opt_batch} must lie between 1 and --max-batch {self.max_batch}.")
+        if self.check and self.target != "tensorrt":
+            raise ExportError(f"--check judges what --target tensorrt would write, not {self.target}: leave one out.")
+        if not 1 <= self.best_batch <= self.max_batch:
+            raise ExportError(f"--opt-batch {self.best_batch} must lie between 1 and --max-batch {self.max_batch}.")
         for flag, value, low, high in (
             ("--confidence", self.confidence, 0, 1),
             ("--iou", self.iou, 0, 1),
@@ -98,6 +109,11 @@ class ExportOptions:
                 raise ExportError(f"{flag} {value} must lie between {low} and {high}.")
         if self.out.exists() and not self.out.is_dir():
             raise ExportError(f"--out {self.out}: there is a file of this name. Name a folder.")
+
+    @property
+    def best_batch(self) -> int:
+        """The batch that TensorRT chooses its kernels for."""
+        return self.max_batch if self.opt_batch is None else self.opt_batch
 
     @property
     def stored_precision(self) -> Precision:
@@ -130,14 +146,18 @@ class Exported:
     precision: str
     batch: str
     size: tuple[int, int]
+    classes: str
     parity: str
     note: str
 
 
+Done = Exported | engine_report.Judged
+
+
 def export_models(
     sources: Mapping[str, str | Path], options: ExportOptions, console: Console | None = None
-) -> list[Exported]:
-    """Export the weights of each role (player, pitch, ball) and print a table of what was written.
+) -> list[Done]:
+    """Export the weights of each role (player, pitch, ball) and print a table of what was written, or judged.
 
     ExportError, with the remedy, if something does not fit.
     """
@@ -145,76 +165,118 @@ def export_models(
         raise ExportError("nothing to export: give weights for the player, the pitch or the ball.")
     if options.pitch_size and PITCH_MODEL not in sources:
         raise ExportError("--pitch-imgsz: there are no weights for the pitch.")
-    if options.target == "tensorrt":
-        tensorrt_engine.kinds_here()  # says what is missing before the weights are read
+    if options.check:
+        tensorrt_rtx()  # says what is missing before the weights are read
+    elif options.target == "tensorrt":
+        tensorrt_engine.kinds_here()
     console = console or Console(stderr=True)
-    done = []
-    for role, source in sources.items():
-        for step in shown(role, export_model(role, source, options), console):
-            if isinstance(step, Exported):
+    weights = {role: load(source, role, options.classes) for role, source in sources.items()}
+    options = replace(options, size=input_size(weights.values(), options.size))
+    if question := portrait(options.size):
+        console.print(question, highlight=False, soft_wrap=True)
+    done = list[Done]()
+    for role in sources:
+        for step in shown(role, export_model(role, weights.pop(role), options), console):
+            if not isinstance(step, str):
                 done.append(step)
-    console.print(table(done))
+    judged = [entry for entry in done if isinstance(entry, engine_report.Judged)]
+    console.print(engine_report.table(judged) if judged else table([e for e in done if isinstance(e, Exported)]))
     return done
 
 
-def shown(role: str, steps: Iterator[str | Exported], console: Console) -> Iterator[str | Exported]:
+def shown(role: str, steps: Iterator[str | Done], console: Console) -> Iterator[str | Done]:
     """The steps of an export, told while they run: a line that changes on a terminal, a line each in a log."""
     began = time.monotonic()
     if not console.is_terminal:
         for step in steps:
-            text = "done" if isinstance(step, Exported) else step
+            text = step if isinstance(step, str) else "done"
             console.print(f"{role}: {text} ({time.monotonic() - began:.0f} s)", highlight=False, soft_wrap=True)
             yield step
         return
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task(role, total=None)
         for step in steps:
-            finished = isinstance(step, Exported)
+            finished = not isinstance(step, str)
             progress.update(task, description=f"{role}: {'done' if finished else step}", completed=finished, total=1)
             yield step
 
 
-def export_model(role: str, source: str | Path, options: ExportOptions) -> Iterator[str | Exported]:
+def export_model(role: str, source: str | Path | Weights, options: ExportOptions) -> Iterator[str | Done]:
     """Export one model: yields what it is doing now, and last what it wrote."""
-    yield f"reading {source}"
-    weights = load(source, role, options.classes)
+    if not isinstance(source, Weights):
+        yield f"reading {source}"
+        source = load(source, role, options.classes)
+    weights = source
+    size = input_size([weights], options.size)
+    options = replace(options, size=size)
     with tempfile.TemporaryDirectory(prefix="touchline-") as folder:
         network = Path(folder) / triton_model.ONNX_FILE
         yield "writing ONNX"
         write_onnx(weights, network, options)
-        size, rows = described(network)
+        rows = described(network)
         parity, notes = "as given", list[str]()
-        if not taken_as_it_is(weights, options):
-            yield f"{options.stored_precision.upper()}"
-            if options.target == "tensorrt" and make_shapes_static(weights, network, options):
-                notes.append("suppression by rounds instead of NonMaxSuppression")
-            whole = lower_precision(network, options, size)
-            yield "comparing with FP32"
-            parity, note = compared(whole, network, options, size)
-            notes.extend([note] if note else [])
         served = ServedModel(
             name=role,
             engine="onnxruntime" if options.target == "onnx" else options.target,
             size=size,
             rows=rows,
             max_batch=options.max_batch,
-            preferred=(8, options.opt_batch, options.max_batch) if options.target == "tensorrt" else (),
+            preferred=(8, options.best_batch, options.max_batch) if options.target == "tensorrt" else (),
             queue_delay_us=queue_delay(options),
             instances=options.instances,
             cuda_graphs=options.cuda_graphs,
             threads=options.threads,
             cpu_precision=options.cpu_precision,
         )
-        if weights.ignored:
-            more = len(weights.ignored) - SHOWN_CLASSES
-            names = ", ".join(weights.ignored[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
-            notes.insert(0, f"ignored classes: {names}")
-        for step in place(role, network, served, weights, options):
-            if isinstance(step, Exported):
-                note = "; ".join((*notes, step.note) if step.note else notes)
-                yield replace(step, parity=parity, note=note)
-            else:
-                yield step
+        whole: ModelProto | None = None
+        verdict: engine_report.Judged | None = None
+        with about(weights.path):
+            if not taken_as_it_is(weights, options):
+                yield f"{options.stored_precision.upper()}"
+                if options.target == "tensorrt" and make_shapes_static(weights, network, options):
+                    notes.append("suppression by rounds instead of NonMaxSuppression")
+                whole = lower_precision(network, options, size)
+            if options.check:
+                yield "asking NVIDIA's builder"
+                verdict = judge(role, network, served, weights, options)
+            yield "running it once"
+            try:
+                notes.extend(first_run.run(network, served))
+            except EngineError as error:
+                remedy = "" if weights.form in ("torch", "exported") else f" {EXPORT_AGAIN}"
+                raise EngineError(f"{error}{remedy}") from error
+            if whole is not None:
+                yield "comparing with FP32"
+                parity, note = compared(whole, network, options, size)
+                notes.extend([note] if note else [])
+            looked_at = options.pitch_size if weights.task == "pose" and options.pitch_size else size
+            notes[:0] = filter(None, (portrait(size), training_note(weights, looked_at), ignored_note(weights)))
+            for step in [verdict] if verdict else place(role, network, served, weights, options):
+                if isinstance(step, str):
+                    yield step
+                else:
+                    yield replace(step, parity=parity, note="; ".join(filter(None, (*notes, step.note))))
+
+
+@contextlib.contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Errors inside name the file."""
+    try:
+        yield
+    except MissingPackageError:
+        raise
+    except ExportError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def ignored_note(weights: Weights) -> str:
+    """The classes of the weights that are dropped, the first of many."""
+    if not weights.ignored:
+        return ""
+    more = len(weights.ignored) - SHOWN_CLASSES
+    return f"ignored classes: {', '.join(weights.ignored[:SHOWN_CLASSES])}{f' and {more} more' if more > 0 else ''}"
 
 
 def taken_as_it_is(weights: Weights, options: ExportOptions) -> bool:
@@ -240,14 +302,7 @@ def place(
         for kind, name in zip(kinds, names, strict=True):
             yield f"building the TensorRT engine for {kind} (minutes)"
             file = options.out / role / triton_model.VERSION / name
-            build = BuildOptions(
-                size=served.size,
-                opt_batch=options.opt_batch,
-                max_batch=options.max_batch,
-                level=options.level,
-                workspace_gib=options.workspace_gib,
-                portable=kind.portable,
-            )
+            build = replace(build_options(options), portable=kind.portable)
             built = tensorrt_engine.build_engine(
                 network,
                 file,
@@ -266,7 +321,36 @@ def place(
         triton_model.write_model(served, network, options.out)
         file = options.out / role / triton_model.VERSION / triton_model.ONNX_FILE
     precision = "as given" if taken_as_it_is(weights, options) else options.stored_precision
-    yield Exported(role, file, precision, batch, served.size, parity="", note=note)
+    yield Exported(role, file, precision, batch, served.size, class_table(weights), parity="", note=note)
+
+
+def build_options(options: ExportOptions) -> BuildOptions:
+    """How TensorRT builds; `options` has a size."""
+    assert options.size is not None
+    return BuildOptions(
+        size=options.size,
+        opt_batch=options.best_batch,
+        max_batch=options.max_batch,
+        level=options.level,
+        workspace_gib=options.workspace_gib,
+    )
+
+
+def judge(
+    role: str, network: Path, served: ServedModel, weights: Weights, options: ExportOptions
+) -> engine_report.Judged:
+    """What NVIDIA's builder says of a finished ONNX file; EngineError, which names the layer, if that is no."""
+    library, build = tensorrt_rtx(), build_options(options)
+    return engine_report.Judged(
+        role=role,
+        built=engine_report.judged(network, served, build, library),
+        build=build,
+        library=str(library),
+        precision=options.stored_precision,
+        classes=class_table(weights),
+        parity="",
+        note="",
+    )
 
 
 def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
@@ -293,8 +377,19 @@ def write_onnx(weights: Weights, path: Path, options: ExportOptions) -> None:
         raise MissingPackageError(
             f"{weights.path}: this export needs torch and onnx ({error}), see requirements/export.in."
         ) from error
+    size = input_size([weights], options.size)
     with quiet_ultralytics():
-        compose.contract_model(weights, path, options.size, options.thresholds, pitch_size)
+        try:
+            compose.contract_model(weights, path, size, options.thresholds, pitch_size)
+        except ExportError:
+            raise
+        except Exception as error:  # of torch's exporter and of onnx there are many kinds, and more in each release
+            height, width = pitch_size or size
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+            raise WeightsError(
+                f"{weights.path}: cannot be written as ONNX for {height}x{width} pixels ({reason}). "
+                f"{compose.remedy(weights, (height, width))}"
+            ) from error
 
 
 def make_shapes_static(weights: Weights, path: Path, options: ExportOptions) -> bool:
@@ -329,6 +424,7 @@ def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -
     import onnx
 
     from export import precision
+    from export.onnx_file import one_line
 
     model = onnx.load(path)
     if options.target == "tensorrt":
@@ -336,14 +432,20 @@ def lower_precision(path: Path, options: ExportOptions, size: tuple[int, int]) -
         path.write_bytes(model.SerializeToString(deterministic=True))
     if options.stored_precision == "fp32":
         return model
-    if options.precision == "int8":
-        assert options.calibration is not None
-        frames = calibration_frames(options.calibration, size)
-        lowered = precision.int8_quantized(model, frames, "tensorrt" if options.target == "onnx" else options.target)
-    elif options.target == "tensorrt":
-        lowered = precision.half_computed(model)
-    else:
-        lowered = precision.half_stored(model)
+    try:
+        if options.precision == "int8":
+            assert options.calibration is not None
+            frames = calibration_frames(options.calibration, size)
+            engine = "tensorrt" if options.target == "onnx" else options.target
+            lowered = precision.int8_quantized(model, frames, engine)
+        elif options.target == "tensorrt":
+            lowered = precision.half_computed(model)
+        else:
+            lowered = precision.half_stored(model)
+    except ExportError:
+        raise
+    except Exception as error:  # onnx and ONNX Runtime have many kinds, for graphs that break their rules
+        raise ExportError(f"cannot be rewritten in {options.stored_precision} ({one_line(error)}).") from error
     path.write_bytes(lowered.SerializeToString(deterministic=True))
     return model
 
@@ -370,14 +472,13 @@ def compared(whole: ModelProto, path: Path, options: ExportOptions, size: tuple[
     return str(compare(whole, other, frames, over=max(SEEN, options.confidence + 0.02))), note
 
 
-def described(path: Path) -> tuple[tuple[int, int], int | None]:
-    """H, W of a contract model's input and K of its detections, None for a pitch model."""
+def described(path: Path) -> int | None:
+    """K of a contract model's detections, None for a pitch model."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
-    dims = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
     rows = [dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim]
-    return (dims[1], dims[2]), None if graph.output[0].name == KEYPOINTS else rows[1]
+    return None if graph.output[0].name == KEYPOINTS else rows[1]
 
 
 def queue_delay(options: ExportOptions) -> int:
@@ -398,6 +499,7 @@ def table(done: Sequence[Exported]) -> Table:
         "precision": lambda entry: entry.precision,
         "batch": lambda entry: entry.batch,
         "input": lambda entry: "x".join(map(str, entry.size)),
+        "classes": lambda entry: entry.classes,
         "parity": lambda entry: entry.parity,
         "sha256": lambda entry: digest(entry.file)[:12],
         "note": lambda entry: entry.note,

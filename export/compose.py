@@ -13,6 +13,7 @@ from torch import nn
 
 from export.errors import WeightsError
 from export.graph import (
+    OPSET,
     BestPose,
     CornerRows,
     Detections,
@@ -26,10 +27,10 @@ from export.graph import (
     traced,
     with_preprocessing,
 )
-from export.onnx_file import BATCH, initializers, tidy, value_types
+from export.onnx_file import BATCH, initializers, one_line, tidy, value_types
 from export.parity import session
 from export.rescale import Rescaled
-from export.weights import Weights
+from export.weights import EXPORT_AGAIN, Weights
 from touchline.contract import DETECTIONS, INPUT, KEYPOINT_COUNT, KEYPOINTS
 
 
@@ -67,6 +68,17 @@ def check_stride(weights: Weights, flag: str, size: tuple[int, int]) -> None:
         )
 
 
+def remedy(weights: Weights, size: tuple[int, int]) -> str:
+    """What may help a network that cannot be written for H, W pixels."""
+    if weights.form != "torch":
+        return EXPORT_AGAIN
+    if any(type(module).__name__ == "ImagePoolingAttn" for module in weights.model.modules()):
+        # YOLO-World v1 pools every map to 3 x 3, which ONNX can only do where 3 divides it.
+        height, width = (-(-side // (3 * weights.stride)) * 3 * weights.stride for side in size)
+        return f"YOLO-World v1 takes multiples of {3 * weights.stride} only: say --imgsz {height}x{width}."
+    return "Give another size, or the .onnx file that `yolo export format=onnx dynamic=True` makes of it."
+
+
 def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelProto:
     """A contract model that suppresses with ONNX NonMaxSuppression, as it does for CPUs, with the rounds instead.
 
@@ -94,13 +106,13 @@ def with_static_suppression(model: ModelProto, thresholds: Thresholds) -> ModelP
     before.CopyFrom(model)
     before.graph.output[0].name = rows
     before.graph.output[0].type.tensor_type.CopyFrom(kind)
-    before = compose.add_prefix(tidy(before), "before/", rename_inputs=False)
+    before = compose.add_prefix(tidy(before, keep_nodes=True), "before/", rename_inputs=False, rename_nodes=False)
     after = compose.add_prefix(after, "after/", rename_outputs=False)
     before.ir_version = after.ir_version = max(before.ir_version, after.ir_version)
     merged = compose.merge_models(before, after, [(before.graph.output[0].name, "after/rows")])
     for value in (*merged.graph.input, *merged.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
-    merged = tidy(merged)
+    merged = tidy(merged, keep_nodes=True)
     onnx.checker.check_model(merged, full_check=True)
     return merged
 
@@ -120,21 +132,28 @@ def anchors(core: ModelProto, size: tuple[int, int]) -> int:
     return int(run.run(None, {run.get_inputs()[0].name: images})[0].shape[2])
 
 
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def at_least(model: ModelProto, opset: int, weights: Weights) -> ModelProto:
+    """The model with its operators in a version not older than `opset`; WeightsError where onnx cannot say it so."""
+    if opset_of(model) >= opset:
+        return model
+    try:
+        return version_converter.convert_version(model, opset)
+    except Exception as error:  # onnx raises what its C++ says
+        raise WeightsError(
+            f"{weights.path}: is written in opset {opset_of(model)} of ONNX, which cannot be converted to {opset} "
+            f"({one_line(error)}). Export it again with `opset={opset}`, or give the .pt."
+        ) from error
+
+
 def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, output: str) -> ModelProto:
     """Pre- and post-processing merged with an ONNX file that Ultralytics exported."""
     core = weights.model
     source, result = core.graph.input[0], core.graph.output[0]
-    fixed = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
-    if source.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise WeightsError(f"{weights.path}: its input is not FP32. Export it again with half=False, int8=False.")
-    if fixed[0]:
-        raise WeightsError(
-            f"{weights.path}: its batch is fixed to {fixed[0]}. Export it again with `dynamic=True`, or give the .pt."
-        )
-    if fixed[2:] not in ([0, 0], list(size)):
-        raise WeightsError(
-            f"{weights.path}: made for {fixed[2]}x{fixed[3]} pixels. Say --imgsz {fixed[2]}x{fixed[3]} or give the .pt."
-        )
     dims = [dim.dim_value for dim in result.type.tensor_type.shape.dim]
     values = KEYPOINT_COUNT * weights.keypoint_dims if weights.task == "pose" else 0
     if weights.form == "listed":
@@ -149,10 +168,11 @@ def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, outp
         shape = (4 + len(weights.class_map) + values, dims[2] or anchors(core, size))
     before = traced(Preprocessing(), (*size, 3), torch.uint8, INPUT, "images")
     after = traced(tail, shape, torch.float32, "rows", output)
-    opset = next(entry.version for entry in core.opset_import if entry.domain in ("", "ai.onnx"))
+    core = at_least(core, OPSET, weights)
+    opset = opset_of(core)
     before, after = (version_converter.convert_version(part, opset) for part in (before, after))
     before = compose.add_prefix(before, "before/", rename_inputs=False)
-    network = compose.add_prefix(core, "network/")
+    network = compose.add_prefix(core, "network/", rename_nodes=False)
     after = compose.add_prefix(after, "after/", rename_outputs=False)
     parts = (before, network, after)
     ir_version = max(part.ir_version for part in parts)
@@ -162,7 +182,7 @@ def around(weights: Weights, size: tuple[int, int], thresholds: Thresholds, outp
     merged = compose.merge_models(merged, after, [(f"network/{result.name}", "after/rows")])
     for value in (*merged.graph.input, *merged.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
-    merged = tidy(merged)
+    merged = tidy(merged, keep_nodes=True)
     onnx.checker.check_model(merged)
     return helper.make_model(merged.graph, opset_imports=merged.opset_import, ir_version=ir_version,
                              producer_name=merged.producer_name, producer_version=merged.producer_version)  # fmt: skip

@@ -6,6 +6,7 @@ and OpenVINO take the same file. Needs torch: import this module inside function
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.class_names import IGNORED
 from export.onnx_file import free_batch
-from export.weights import IGNORED
 from touchline.contract import INPUT, KEYPOINT_COUNT, MAX_DETECTIONS
 
 OPSET = 17
@@ -297,7 +298,8 @@ def traced(
 
     def export(batch: int) -> onnx.ModelProto:
         buffer = io.BytesIO()
-        with torch.inference_mode(), warnings.catch_warnings():
+        # Where it fails, torch prints the whole graph.
+        with torch.inference_mode(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             # The trace-based exporter on purpose: its graphs do not change with every release of torch.
             warnings.simplefilter("ignore")
             torch.onnx.export(

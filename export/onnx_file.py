@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count
+
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
@@ -15,11 +18,19 @@ SMALL = 4096
 """Constants with more values are weights or anchors: no shape is computed from them."""
 
 
-def tidy(model: ModelProto) -> ModelProto:
-    """The model without dead nodes and with no name, path or version in it that depends on how it was made."""
+def tidy(model: ModelProto, *, keep_nodes: bool = False) -> ModelProto:
+    """The model without dead nodes and with no name, path or version in it that depends on how it was made.
+
+    `keep_nodes` keeps the names of nodes, so that what an engine says of a layer can be found in the file it came from.
+    """
     constants_as_initializers(model)
     while fold_shapes(model):
         pass
+    if keep_nodes:
+        name_nodes(model)
+    else:
+        for place, node in enumerate(model.graph.node):
+            node.name = f"{node.op_type}_{place}"
     rename(model)
     for node in model.graph.node:
         node.ClearField("doc_string")
@@ -126,13 +137,23 @@ def drop_dead(model: ModelProto) -> None:
             del model.graph.initializer[place]
 
 
+def name_nodes(model: ModelProto) -> None:
+    """Give every node without a name, or with another's, one of its own."""
+    names = {node.name for node in model.graph.node}
+    seen = {""}
+    for node in model.graph.node:
+        if node.name in seen:
+            node.name = next(name for place in count() if (name := f"{node.op_type}_added_{place}") not in names)
+            names.add(node.name)
+        seen.add(node.name)
+
+
 def rename(model: ModelProto) -> None:
-    """Number values, constants and nodes in graph order; inputs and outputs keep their names."""
+    """Number values and constants in graph order; inputs and outputs keep their names."""
     constants = initializers(model)
     names = {value.name: value.name for value in (*model.graph.input, *model.graph.output)} | {"": ""}
     order: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{place}"
+    for node in model.graph.node:
         for name in node.input:
             if name in constants and name not in names:
                 names[name] = f"constant_{len(order)}"
@@ -175,3 +196,9 @@ def value_types(model: ModelProto) -> dict[str, TypeProto.Tensor]:
 def initializers(model: ModelProto) -> dict[str, TensorProto]:
     """The constants of a graph by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of onnx or an engine says, without line breaks and the marks between its parts."""
+    text = re.sub(r"\s*(?:==> Context:|\[ShapeInferenceError\]|\[TypeInferenceError\])\s*", " ", str(error))
+    return " ".join(text.split()).rstrip(". ") or type(error).__name__

@@ -24,7 +24,9 @@ class ServedModel:
 
     `size` is H, W in pixels; `rows` is K of the detections, None for a pitch model. `preferred` are the batch sizes
     that Triton waits for, at most `queue_delay_us` microseconds; with `cuda_graphs` they and 1 are also what CUDA
-    graphs are captured for (any other batch runs without).
+    graphs are captured for (any other batch runs without). Graphs are off unless asked for: with them Triton may answer
+    with another request's result (triton-inference-server/server issue 8550), and it copies the next batch only after
+    the graph has ended.
     A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
     Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
     `plans` names the plan for each compute capability where GPUs of several serve; empty: one plan, PLAN_FILE.
@@ -41,7 +43,7 @@ class ServedModel:
     queue_timeout_us: int = 0
     max_queue: int = 0
     instances: int = 1
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
     plans: tuple[tuple[str, str], ...] = ()
     threads: int = 0
     cpu_precision: CpuPrecision = "auto"
@@ -111,6 +113,8 @@ def config(model: ServedModel) -> Any:
             message.default_model_filename = PLAN_FILE
         message.optimization.input_pinned_memory.enable = True
         message.optimization.output_pinned_memory.enable = True
+        # The next batch is formed and copied while this one is computed.
+        message.optimization.eager_batching = True
         cuda = message.optimization.cuda
         # No output_copy_stream: together with graphs it crashes the server (triton-inference-server/server issue 5789).
         cuda.graphs = model.cuda_graphs

@@ -10,40 +10,39 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from export.class_names import IGNORED, NONE, PEOPLE, map_classes
 from export.errors import MissingPackageError, WeightsError
 from touchline.contract import (
     BALL,
     BALL_MODEL,
     CLASS_NAMES,
+    DEFAULT_SIZE,
     DETECTIONS,
-    GOALKEEPER,
     INPUT,
     KEYPOINT_COUNT,
     KEYPOINTS,
     PITCH_MODEL,
-    PLAYER,
-    REFEREE,
 )
 
-IGNORED = -1
-"""Stands in a class map for a class of the weights that the contract does not know."""
-
-ALIASES: dict[str, int] = {
-    "goalkeeper": GOALKEEPER, "goalkeepers": GOALKEEPER, "keeper": GOALKEEPER, "goalie": GOALKEEPER, "gk": GOALKEEPER,
-    "referee": REFEREE, "referees": REFEREE, "ref": REFEREE, "linesman": REFEREE, "umpire": REFEREE,
-    "player": PLAYER, "players": PLAYER, "person": PLAYER, "footballer": PLAYER,
-    "ball": BALL, "football": BALL, "soccerball": BALL,
-}  # fmt: skip
-"""Words of a class name, most telling first: "goalkeeper team left" is a goalkeeper, "football player" a player."""
+STRIDE = 32
+"""Inputs are multiples of this; networks with a coarser map want more."""
 
 HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+)$")
+
+FAMILIES = "YOLOv8, v10, 11 and 26"
+
+FLOAT, UINT8 = 1, 2
+"""Numbers of onnx.TensorProto for these types."""
+
+LARGEST_SHARE = 2.0
+"""Boxes whose numbers all stay under this are shares of a picture, not pixels."""
 
 EXPORT_AGAIN = "Give the .pt file, or export it again with `yolo export format=onnx dynamic=True`."
 
@@ -57,7 +56,9 @@ class Weights:
     `form` is "torch" (`model` is an Ultralytics module), "rows" (`model` is an ONNX ModelProto with Ultralytics' raw
     output [N, C, A]), "listed" (the same with a finished [N, M, C]) or "exported" (an ONNX file that is a contract
     model already). `class_map[i]` is the contract's class of class i, IGNORED for none; `ignored` names those.
-    `sha256` is that of the file.
+    `sha256` is that of the file, `names` the weights' own names of its classes. `fixed_size` is the input (H, W) that
+    the file cannot do without, `trained_at` the longer side of the pictures of its training, `stride` what divides a
+    size; None where the file does not say.
     """
 
     path: Path
@@ -68,6 +69,10 @@ class Weights:
     class_map: tuple[int, ...] = ()
     ignored: tuple[str, ...] = ()
     keypoint_dims: int = 3
+    names: tuple[str, ...] = ()
+    fixed_size: tuple[int, int] | None = None
+    trained_at: int | None = None
+    stride: int = STRIDE
 
 
 def load(source: str | os.PathLike[str], role: str, class_names: Mapping[str, str] | None = None) -> Weights:
@@ -149,19 +154,16 @@ def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> We
             ) from error
         check_archive(path)
         try:
-            model, _ = read(path)
+            model, saved = read(path)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise WeightsError(
-                f"{path}: not a checkpoint that Ultralytics can load ({reason}). "
-                "Give the best.pt that its training wrote, or an .onnx file."
-            ) from error
+            raise WeightsError(f"{path}: {not_of_ultralytics(path, reason)}") from error
     task = getattr(model, "task", None)
     if task not in ("detect", "pose"):
         raise WeightsError(f"{path}: a {task} model. Touchline serves detect models and, for the pitch, pose models.")
     head = model.model[-1] if hasattr(model, "model") else model
     if not hasattr(head, "end2end") or not hasattr(head, "cv2"):
-        raise WeightsError(f"{path}: its head {type(head).__name__} is none of YOLOv8, v10, 11 and 26.")
+        raise WeightsError(f"{path}: its head {type(head).__name__} is none of {FAMILIES}.")
     check_finite(path, ((name, value.numpy()) for name, value in model.state_dict().items()))
     names = dict(model.names) if isinstance(model.names, Mapping) else dict(enumerate(model.names))
     if len(names) != head.nc:
@@ -170,7 +172,7 @@ def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> We
             "wrote."
         )
     shape = tuple(head.kpt_shape) if task == "pose" else None
-    return described(
+    weights = described(
         path=path,
         task=task,
         form="torch",
@@ -180,6 +182,38 @@ def load_checkpoint(path: Path, role: str, class_names: Mapping[str, str]) -> We
         role=role,
         class_names=class_names,
     )
+    arguments = saved.get("train_args") if isinstance(saved, Mapping) else None
+    trained_at = longer_side(arguments.get("imgsz")) if isinstance(arguments, Mapping) else None
+    return replace(weights, trained_at=trained_at, stride=max(STRIDE, int(max(model.stride))))
+
+
+def not_of_ultralytics(path: Path, reason: str) -> str:
+    """What to say of a .pt file that Ultralytics cannot load: what it is, and what to give instead."""
+    import torch
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever it is, it is nothing of ours
+        saved = None
+    if not (isinstance(saved, Mapping) and {"width", "state"} <= saved.keys()):
+        return (
+            f"not a checkpoint that Ultralytics can load ({reason}). "
+            "Give the best.pt that its training wrote, or an .onnx file."
+        )
+    exported = path.with_suffix(".onnx")
+    if exported.is_file():
+        return f"what the pitch model was trained to, not what can be exported. Give {exported}, which was made of it."
+    return (
+        "what the pitch model was trained to, not what can be exported. Make an .onnx file of it: "
+        f"`python -m training.export_pitch --weights {path} --out {exported}`."
+    )
+
+
+def longer_side(size: object) -> int | None:
+    """The longer side of Ultralytics' imgsz, which is a number or a pair; None where it is neither."""
+    sides = size if isinstance(size, list | tuple) else [size]
+    numbers = [side for side in sides if isinstance(side, int) and side > 0]
+    return max(numbers, default=None)
 
 
 def check_archive(path: Path) -> None:
@@ -215,13 +249,14 @@ def load_onnx(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path}: not a valid ONNX file ({reason}). {EXPORT_AGAIN}") from error
+        raise not_valid(path, error) from error
     check_finite(path, ((tensor.name, onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer))
     outputs = [value.name for value in model.graph.output]
     if [value.name for value in model.graph.input] == [INPUT] and outputs in ([DETECTIONS], [KEYPOINTS]):
         task: Task = "pose" if outputs == [KEYPOINTS] else "detect"
-        return Weights(path, digest(path), task, "exported", model)
+        size = contract_size(path, model)
+        check_types(path, model)
+        return Weights(path, digest(path), task, "exported", model, fixed_size=size)
     notes = {entry.key: entry.value for entry in model.metadata_props}
     if not {"task", "names"} <= notes.keys():
         raise WeightsError(
@@ -238,20 +273,107 @@ def load_onnx(path: Path, role: str, class_names: Mapping[str, str]) -> Weights:
         )
     shape = tuple(ast.literal_eval(notes["kpt_shape"])) if notes["task"] == "pose" else None
     names = ast.literal_eval(notes["names"])
-    dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
     values = 0 if shape is None else shape[0] * shape[1]
-    listed = dims[-1] == 6 + values and dims[1] != 4 + len(names) + values
-    form: Literal["rows", "listed"] = "listed" if listed else "rows"
-    return described(
+    asked = ast.literal_eval(notes.get("imgsz", "None"))
+    fixed = check_input(path, model)
+    check_types(path, model)
+    weights = described(
         path=path,
         task="pose" if shape else "detect",
-        form=form,
+        form=layout(path, model, classes=len(names), values=values, size=asked, head=notes.get("head", "")),
         model=model,
         names=names,
         keypoints=shape,
         role=role,
         class_names=class_names,
     )
+    stride = max(STRIDE, int(float(notes.get("stride", STRIDE))))
+    return replace(weights, fixed_size=fixed, trained_at=longer_side(asked), stride=stride)
+
+
+def not_valid(path: Path, error: Exception) -> WeightsError:
+    """What to say of a file that onnx does not take."""
+    from export.onnx_file import one_line
+
+    return WeightsError(f"{path}: not a valid ONNX file ({one_line(error)}). {EXPORT_AGAIN}")
+
+
+def check_types(path: Path, model: Any) -> None:
+    """WeightsError, which names the layer, where types or shapes of a file do not fit together."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise not_valid(path, error) from error
+
+
+def check_input(path: Path, model: Any) -> tuple[int, int] | None:
+    """H, W that a file of Ultralytics is made for, None for any; WeightsError where its input cannot be used."""
+    kind = model.graph.input[0].type.tensor_type
+    dims = [dim.dim_value for dim in kind.shape.dim]
+    if kind.elem_type != FLOAT:
+        raise WeightsError(f"{path}: its input is not FP32. Export it again with half=False, int8=False.")
+    if dims[0]:
+        raise WeightsError(
+            f"{path}: its batch is fixed to {dims[0]}. Export it again with `dynamic=True`, or give the .pt."
+        )
+    return (dims[2], dims[3]) if len(dims) == 4 and dims[2] and dims[3] else None
+
+
+def contract_size(path: Path, model: Any) -> tuple[int, int]:
+    """H, W of a contract model's input; WeightsError if its input is not the contract's."""
+    kind = model.graph.input[0].type.tensor_type
+    dims = [dim.dim_value for dim in kind.shape.dim]
+    if kind.elem_type != UINT8 or len(dims) != 4 or dims[0] or not all(dims[1:]) or dims[3] != 3:
+        raise WeightsError(
+            f"{path}: its input {INPUT} is not UINT8 [N, H, W, 3] with N free and the others fixed. {EXPORT_AGAIN}"
+        )
+    return dims[1], dims[2]
+
+
+def layout(
+    path: Path, model: Any, *, classes: int, values: int, size: object, head: str = ""
+) -> Literal["rows", "listed"]:
+    """How a file of Ultralytics answers: with a column an anchor ("rows") or a row a box ("listed").
+
+    `values` are the numbers of a pose beside its box. What the file does not say of its shape a run with an empty
+    picture does. WeightsError for any other answer, such as RT-DETR's, whose boxes are no pixels.
+    """
+    columns = 4 + classes + values
+    dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    if not head.startswith("RTDETR") and len(dims) == 3:
+        if dims[1] == columns:
+            return "rows"
+        answer = answered(path, model, size)
+        dims = list(answer.shape)
+        if len(dims) == 3 and dims[1] == columns:
+            return "rows"
+        if len(dims) == 3 and dims[2] == 6 + values and np.abs(answer[..., :4]).max(initial=0) > LARGEST_SHARE:
+            return "listed"
+    raise WeightsError(
+        f"{path}: answers with {head or 'boxes'} {dims}, where {FAMILIES} answer with [N, {columns}, anchors] or "
+        f"[N, boxes, {6 + values}] for {classes} class{'es' if classes != 1 else ''}, in pixels. "
+        "RT-DETR and others are not served."
+    )
+
+
+def answered(path: Path, model: Any, size: object) -> npt.NDArray[Any]:
+    """A file's answer to one empty picture of `size` (H, W); WeightsError where ONNX Runtime cannot give it."""
+    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    asked = size if isinstance(size, list | tuple) and len(size) == 2 else DEFAULT_SIZE
+    shape = [1, 3, *(fixed or wanted for fixed, wanted in zip(dims[2:], asked, strict=False))]
+    from export.parity import session
+
+    try:
+        run = session(model)
+        return np.asarray(run.run(None, {run.get_inputs()[0].name: np.zeros(shape, np.float32)})[0])
+    except MissingPackageError:
+        raise
+    except Exception as error:  # ONNX Runtime has many kinds
+        from export.onnx_file import one_line
+
+        raise WeightsError(f"{path}: ONNX Runtime cannot run it ({one_line(error)}). {EXPORT_AGAIN}") from error
 
 
 def described(
@@ -282,37 +404,28 @@ def described(
     class_map = map_classes(ordered, class_names)
     if role == BALL_MODEL:
         class_map = (BALL,) if len(ordered) == 1 else tuple(label if label == BALL else IGNORED for label in class_map)
-    if set(class_map) == {IGNORED}:
+    wanted = (CLASS_NAMES[BALL],) if role == BALL_MODEL else PEOPLE
+    if not {CLASS_NAMES.index(name) for name in wanted} & set(class_map):
         shown = ", ".join(ordered[:8]) + (", ..." if len(ordered) > 8 else "")
+        unknown = next((name for name, label in zip(ordered, class_map, strict=True) if label == IGNORED), ordered[0])
         raise WeightsError(
-            f"{path}: none of its classes ({shown}) is one of {', '.join(CLASS_NAMES)}. "
-            f"Say which is which: --map-class '{ordered[0]}=player'."
+            f"{path}: none of its classes ({shown}) is one of {', '.join(wanted)}. "
+            f"Say which is which: --map-class '{unknown}={'ball' if role == BALL_MODEL else 'player'}'."
         )
     ignored = tuple(name for name, label in zip(ordered, class_map, strict=True) if label == IGNORED)
-    return Weights(path, digest(path), task, form, model, class_map, ignored)
+    return Weights(path, digest(path), task, form, model, class_map, ignored, names=tuple(ordered))
 
 
-def map_classes(names: list[str], class_names: Mapping[str, str] | None = None) -> tuple[int, ...]:
-    """The contract's class of each class name, IGNORED for none: what `class_names` says, else by its words.
-
-    WeightsError for an entry of `class_names` that names a class which neither side has.
-    """
-    explicit = {name.strip().lower(): label.strip().lower() for name, label in (class_names or {}).items()}
-    known = {name.strip().lower() for name in names}
-    for name, label in explicit.items():
-        if name not in known:
-            raise WeightsError(f"there is no class '{name}' in these weights: they have {', '.join(names)}.")
-        if label not in CLASS_NAMES:
-            raise WeightsError(f"'{label}' is no class of the contract: those are {', '.join(CLASS_NAMES)}.")
-
-    def label_of(name: str) -> int:
-        name = name.strip().lower()
-        if name in explicit:
-            return CLASS_NAMES.index(explicit[name])
-        words = set(re.split(r"[^a-z]+", name))
-        return next((label for alias, label in ALIASES.items() if alias in words), IGNORED)
-
-    return tuple(label_of(name) for name in names)
+def class_table(weights: Weights) -> str:
+    """Which classes of the weights became which of the contract, for the operator to look over."""
+    found: dict[str, list[str]] = {}
+    for name, label in zip(weights.names, weights.class_map, strict=False):
+        found.setdefault(NONE if label == IGNORED else CLASS_NAMES[label], []).append(name)
+    order = [name for name in (*CLASS_NAMES, NONE) if name in found]
+    return "; ".join(
+        f"{name}: {', '.join(found[name][:8])}{f' and {len(found[name]) - 8} more' if len(found[name]) > 8 else ''}"
+        for name in order
+    )
 
 
 def digest(path: Path) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 
-import httpx
 from fastapi import FastAPI
 
 from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
+from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
+from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.soccer import soccer_router
@@ -25,14 +26,18 @@ from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
 from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
 
 _log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong."""
+def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
+    """The gateway, with the console's port taken. Raises StartupError when a setting or a file is wrong.
+
+    `findings` are the doctor's, which the console shows.
+    """
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
@@ -43,7 +48,7 @@ def build_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(settings.challenge_budget_s)
+    metrics.budget.set(Aim.of(settings).budget_s)
     metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
@@ -53,8 +58,11 @@ def build_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        timeout = httpx.Timeout(settings.download_timeout_s, connect=min(5.0, settings.download_timeout_s))
-        async with httpx.AsyncClient(timeout=timeout) as client:
+        async with video_client(
+            connect_s=settings.download_timeout_s,
+            allow_private=settings.allow_private_video_hosts,
+            proxy=settings.video_proxy.get_secret_value(),
+        ) as client:
             slots = settings.concurrent_challenges * settings.slots_per_challenge
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
@@ -77,6 +85,7 @@ def build_app(settings: Settings) -> FastAPI:
                 nonces=nonces,
                 metrics=metrics,
                 hotkey=own_hotkey,
+                findings=findings,
             )
             try:
                 async with console.serving(view) if console else nullcontext():

@@ -46,6 +46,18 @@ class DownloadFailed(GatewayError):
     status, reason = 502, "download_failed"
 
 
+class HostRefused(GatewayError):
+    """The video's host is not on the public internet."""
+
+    status, reason = 422, "host_refused"
+
+
+class StorageFull(GatewayError):
+    """This host has no room for the video."""
+
+    status, reason, retry_after_s = 507, "storage_full", 30
+
+
 class DownloadTimedOut(GatewayError):
     status, reason = 504, "download_timed_out"
 
@@ -60,6 +72,10 @@ class InferenceUnavailable(GatewayError):
 
 class InferenceFailed(GatewayError):
     status, reason = 502, "inference_failed"
+
+
+class Stopping(GatewayError):
+    status, reason, retry_after_s = 503, "stopping", 5
 
 
 class ChallengeTimedOut(GatewayError):

@@ -64,7 +64,9 @@ class Work:
 
     frames: int
     inferred: int
-    stride: int
+    planned_stride: int
+    stride: float
+    """What came of the plan."""
     computed_s: float
     stages: Mapping[str, float]
     """Seconds by stage; they overlap."""
@@ -153,7 +155,8 @@ def _work(answer: Answer, stages: Mapping[str, float]) -> Work | None:
     return Work(
         answer.frame_count,
         answer.inferred_count,
-        answer.largest_stride,
+        answer.planned_stride,
+        answer.stride,
         answer.times.total_s,
         stages,
         stills,

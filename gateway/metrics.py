@@ -42,6 +42,8 @@ _SECONDS = (
     60.0,
 )
 
+STRIDES = (1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 35, 50)
+
 
 class Metrics:
     """The series, in a registry of their own so that two gateways in one process do not meet."""
@@ -79,6 +81,18 @@ class Metrics:
             "touchline_frames", "Frames decoded, and frames inferred.", ["kind"],
             registry=self.registry,
         )  # fmt: skip
+        self.stride = Histogram(
+            "touchline_stride", "Every n-th frame was inferred: planned before the first frame, and what came of it.",
+            ["kind"], buckets=STRIDES, registry=self.registry,
+        )  # fmt: skip
+        self.model_seconds = Gauge(
+            "touchline_model_frame_seconds", "Engine time of a frame, as the last challenge found it.", ["model"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.nvdec_failures = Counter(
+            "touchline_nvdec_failures", "Videos that NVDEC began and gave up, so that the CPU decoded them.",
+            registry=self.registry,
+        )  # fmt: skip
         self.slots_free = Gauge(
             "touchline_slots_free", "Slots of shared memory that no challenge holds.", registry=self.registry
         )
@@ -113,7 +127,9 @@ class Metrics:
             "touchline_registered", "1 while the own hotkey is among the nodes.", registry=self.registry
         )
         self.incentive = Gauge("touchline_incentive", "Incentive of the own hotkey, 0 to 1.", registry=self.registry)
-        self.budget = Gauge("touchline_challenge_budget_seconds", "CHALLENGE_BUDGET_S.", registry=self.registry)
+        self.budget = Gauge(
+            "touchline_challenge_budget_seconds", "CHALLENGE_BUDGET_S; of auto, the latest.", registry=self.registry
+        )
         self.metagraph_nodes = Gauge("touchline_metagraph_nodes", "Nodes known.", registry=self.registry)
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
@@ -126,6 +142,8 @@ class Metrics:
             self.challenges.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
+        for kind in ("planned", "actual"):
+            self.stride.labels(kind)
 
 
 def value_of(metric: MetricWrapperBase) -> float:

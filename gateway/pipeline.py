@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,28 +15,42 @@ from typing import TypeVar
 import httpx
 
 from gateway.detections import Detections, Floats
-from gateway.errors import ChallengeTimedOut, GatewayError
+from gateway.errors import ChallengeTimedOut, GatewayError, InferenceUnavailable
 from gateway.inference.engine import Engine, Share
 from gateway.inference.slots import Slot
 from gateway.metrics import Metrics
-from gateway.pace import paced_stride
+from gateway.pace import (
+    GATEWAY_CPU_S,
+    Aim,
+    Experience,
+    Left,
+    ModelCosts,
+    Pace,
+    expected_quality,
+    frames_expected,
+    mean_stride,
+)
 from gateway.settings import Settings
 from gateway.tracking.keypoints import Keypoints, KeypointTracker
-from gateway.tracking.tracker import Tracker, Tracks
+from gateway.tracking.tracker import Tracker
+from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
-from gateway.video.download import GrowingFile, download
+from gateway.video.decoding_thread import DecodingThread
+from gateway.video.download import download
+from gateway.video.growing_file import GrowingFile
 from gateway.video.stills import Stills
+from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 
+ENOUGH_FRAMES = 100
+"""Source frames after which the gateway's own work a frame is believed."""
 LOW_SCORE = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not start one (ByteTrack's second association)."""
 
-PACE_AFTER_SHARE = 0.25
-"""Of the budget, for which the rate is measured before it counts: batches come in bursts, the first ones are small."""
-RESERVE_S = 0.5
-"""What is kept of the budget for the end: the last batch, tracking, JSON."""
 FIRST_BATCH = 2
 """Frames in the first slot; every next one is twice as large, up to BATCH_SIZE."""
 
+LOOKAHEAD_BYTES = 256 * 1024
+"""What FFmpeg has read and not decoded yet, about."""
 _Result = TypeVar("_Result")
 
 
@@ -60,13 +75,22 @@ class Answer:
 
     frame_count: int
     inferred_count: int
+    planned_stride: int
+    """What was planned before the first frame."""
     largest_stride: int
-    """FRAME_STRIDE, or what it grew to so that the answer came in time."""
+    """What the stride grew to where the plan would not have come in time."""
+    expected_quality: float
+    """Share of the people that answers with so many inferred frames find."""
     tracks: Tracks
     keypoints: Keypoints
     times: StageTimes
     stills: Stills | None
     """A few frames for the console; None when it is off."""
+
+    @property
+    def stride(self) -> float:
+        """How far apart the inferred frames lie in the end, on average."""
+        return mean_stride(self.frame_count, self.inferred_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +119,11 @@ class _BusyClock:
         if self._running == 0:
             self.busy_s += time.perf_counter() - self._since
 
+    @property
+    def so_far_s(self) -> float:
+        """With what is under way."""
+        return self.busy_s + (time.perf_counter() - self._since if self._running else 0.0)
+
 
 class Pipeline:
     """Answers videos. Holds what all challenges share: the HTTP client, the engine and the threads."""
@@ -115,9 +144,18 @@ class Pipeline:
         self.engine = engine
         self.client = client
         self.keep_stills = keep_stills
+        self.aim = Aim.of(settings)
+        self.under_way = 0
+        """Challenges."""
+        self.decoded = 0
+        """Source frames of all challenges since none was under way."""
+        self._cores = len(os.sched_getaffinity(0))
+        self._cpu_s = 0.0
+        self._experience = Experience(GATEWAY_CPU_S / self._cores)
+        self._costs: ModelCosts | None = None
         self._nvdec = nvdec
-        # Two threads a challenge: one decodes while the other tracks.
-        self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
+        # They track; each decoder has a thread of its own.
+        self._threads = ThreadPoolExecutor(settings.concurrent_challenges, thread_name_prefix="stage")
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -134,24 +172,46 @@ class Pipeline:
                 with (
                     self.engine.share(self.settings.slots_per_challenge) as share,
                     GrowingFile() as file,
-                    self._decoder(file, share.input_size) as decoder,
+                    DecodingThread(self._decoder(file, share.input_size)) as decoding,
+                    self._learning(),
                 ):
-                    return await _Run(self, video_url, file, decoder, share).answer()
+                    return await _Run(self, video_url, file, decoding, share).answer()
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
 
-    async def in_thread(
-        self, work: Callable[..., _Result], *arguments: object, stop: Callable[[], None] | None = None
-    ) -> _Result:
-        """Run `work` in a thread. When cancelled, tell it to stop and wait until it has, since it may hold a slot."""
+    def pace(self, fps: float) -> Pace:
+        """Of a new challenge. What was learned of engines that are measured anew, or are others now, is forgotten."""
+        costs = self.engine.costs
+        player_s = costs.get(PLAYER_MODEL, 0.0) + costs.get(BALL_MODEL, 0.0)
+        now = ModelCosts(player_s, costs.get(PITCH_MODEL, 0.0))
+        if now != self._costs:
+            self._costs, self._experience.slowness = now, 1.0
+        return Pace(self.aim, now, self._experience, fps)
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """One more challenge under way. When none is left, what the gateway itself computed tells its work a frame."""
+        if self.under_way == 0:
+            self.decoded, self._cpu_s = 0, time.process_time()
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            if self.under_way == 0 and self.decoded >= ENOUGH_FRAMES:
+                frame_s = (time.process_time() - self._cpu_s) / self.decoded / self._cores
+                self._experience.frame_s = (self._experience.frame_s + frame_s) / 2
+            for model, cost_s in self.engine.costs.items():
+                self.metrics.model_seconds.labels(model).set(cost_s * self._experience.slowness)
+
+    async def in_thread(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        """Run `work` in a thread. When cancelled, wait until it has ended."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if stop is not None:
-                stop()
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
@@ -173,99 +233,122 @@ class Pipeline:
 class _Run:
     """One challenge under way: four stages, joined by the slots and one queue."""
 
-    def __init__(self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoder: Decoder, share: Share) -> None:
+    def __init__(
+        self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoding: DecodingThread, share: Share
+    ) -> None:
         self._pipeline = pipeline
         self._share = share
         self._settings = pipeline.settings
         self._video_url = video_url
         self._file = file
-        self._decoder = decoder
+        self._decoding = decoding
+        self._decoder = decoding.decoder
         self._started = time.perf_counter()
         self._times = StageTimes()
         self._inferring = _BusyClock()
-        self._sent_count = self._inferred_count = 0
-        self._stride = self._settings.frame_stride
+        self._inferred_count = 0
+        self._pending_s = self._busy_s = 0.0
+        """Engine time at warm-up's costs of the slots in Triton, and how long Triton was busy at the last reply."""
         self._stills: Stills | None = None
-        self._paced_from: tuple[float, int] | None = None
-        """When and after how many inferred frames the rate began to be measured: with the first reply."""
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
         self._inferences = asyncio.Queue[asyncio.Task[_InferredSlot] | None]()
 
     async def answer(self) -> Answer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fetch())
-            tasks.create_task(self._pipeline.engine.wake())  # while the first bytes travel
+            tasks.create_task(self._wake())  # while the first bytes travel
             begun = time.perf_counter()
-            info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
+            info = await self._decoding.run(self._decoder.open)
             self._times.decode_s = time.perf_counter() - begun
             self._stills = Stills(info) if self._pipeline.keep_stills else None
-            tracking = tasks.create_task(self._track(info))
-            await self._decode(info, tasks)
+            pace = self._pipeline.pace(info.fps)
+            pace.start(self._left(info))
+            tracking = tasks.create_task(self._track(info, pace.planned))
+            await self._decode(info, pace, tasks)
         tracks, keypoints = tracking.result()
         self._times.infer_s = self._inferring.busy_s
         self._times.total_s = self._elapsed()
         return Answer(
             self._decoder.frame_count,
             self._inferred_count,
-            self._stride,
+            pace.planned,
+            pace.largest,
+            expected_quality(mean_stride(self._decoder.frame_count, self._inferred_count), info.fps),
             tracks,
             keypoints,
             self._times,
             self._stills,
         )
 
+    async def _wake(self) -> None:
+        with suppress(InferenceUnavailable):  # one that is gone may be back when the first frames are there
+            await self._pipeline.engine.wake()
+
     async def _fetch(self) -> None:
         limit = self._settings.max_video_mb * 2**20
-        await download(self._pipeline.client, self._video_url, self._file, max_bytes=limit)
+        silence_s = self._settings.download_timeout_s
+        await download(self._pipeline.client, self._video_url, self._file, max_bytes=limit, silence_s=silence_s)
         self._times.download_s = self._elapsed()
 
-    async def _decode(self, info: VideoInfo, tasks: asyncio.TaskGroup) -> None:
+    async def _decode(self, info: VideoInfo, pace: Pace, tasks: asyncio.TaskGroup) -> None:
         """Fill slot after slot and send each on its way; the first ones are small, for an early start."""
         batch, last = FIRST_BATCH, False
         while not last:
             waiting_since = time.perf_counter()
             slot = await self._share.acquire()
             self._pipeline.metrics.slot_wait_seconds.observe(time.perf_counter() - waiting_since)
+            pace.again(self._left(info))
+            self._decoder.frame_stride, self._decoder.pitch_stride = pace.stride, pace.pitch_stride
+            batch = min(batch, pace.batch(self._share.slot_frames, self._pipeline.under_way))
             try:
                 begun = time.perf_counter()
-                filled = await self._pipeline.in_thread(
-                    self._decoder.fill, slot.frames[:batch], stop=self._decoder.stop
-                )
+                filled = await self._decoding.run(self._decoder.fill, slot.frames[:batch])
                 self._times.decode_s += time.perf_counter() - begun
             except BaseException:
                 self._share.release(slot)
                 raise
             if self._stills is not None:
                 self._stills.look(slot.frames, filled.frame_numbers)
-            inference = tasks.create_task(self._infer(slot, filled, info))
+            pace.decoded(filled.decoded)
+            self._pending_s += pace.work_s(len(filled.frame_numbers), filled.pitch_count)
+            inference = tasks.create_task(self._infer(slot, filled, info, pace))
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
             inference.add_done_callback(partial(_give_back, self._share, slot))
             self._inferences.put_nowait(inference)
             self._pipeline.metrics.frames.labels("decoded").inc(filled.decoded)
-            self._sent_count += len(filled.frame_numbers)
+            self._pipeline.decoded += filled.decoded
             batch, last = 2 * batch, filled.last
         self._inferences.put_nowait(None)
+        self._pipeline.metrics.nvdec_failures.inc(self._decoder.nvdec_failed)
 
-    async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo) -> _InferredSlot:
+    async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo, pace: Pace) -> _InferredSlot:
         count = len(filled.frame_numbers)
+        # So long a Triton that was lost may take to come back.
+        until = self._started + self._pipeline.aim.budget_s
         with self._inferring:
-            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count)
+            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count, until=until)
+            busy_s = self._inferring.so_far_s
+        self._pending_s -= pace.work_s(count, filled.pitch_count)
+        if self._times.first_frame_s:  # the first one may have woken the engine up
+            pace.replied(
+                busy_s - self._busy_s, filled.decoded, count, filled.pitch_count, under_way=self._pipeline.under_way
+            )
+        self._busy_s = busy_s
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)
         self._inferred_count += count
-        self._keep_pace(info)
         return _InferredSlot(
             filled.frame_numbers,
             sight.detections(info.letterbox, min_score=min(LOW_SCORE, self._settings.confidence)),
             sight.keypoints(info.letterbox, min_confidence=self._settings.keypoint_confidence),
         )
 
-    async def _track(self, info: VideoInfo) -> tuple[Tracks, Keypoints]:
+    async def _track(self, info: VideoInfo, stride: int) -> tuple[Tracks, Keypoints]:
         """Take the inferred slots in order."""
         tracker = Tracker(
             fps=info.fps,
             width=info.letterbox.source_width,
-            frame_stride=self._settings.frame_stride,
+            frame_stride=stride,
             track_buffer=self._settings.track_buffer_size,
             confidence=self._settings.confidence,
         )
@@ -278,20 +361,19 @@ class _Run:
         self._times.track_s += time.perf_counter() - begun
         return tracks, points
 
-    def _keep_pace(self, info: VideoInfo) -> None:
-        """Set the stride with which the rest of the video fits into CHALLENGE_BUDGET_S at the rate seen so far."""
-        if self._paced_from is None:
-            self._paced_from = self._elapsed(), self._inferred_count
-        began_s, began_count = self._paced_from
-        budget_s = self._settings.challenge_budget_s
-        if self._elapsed() - began_s < PACE_AFTER_SHARE * budget_s:
-            return
-        left_s = budget_s - RESERVE_S - self._elapsed()
-        rate = (self._inferred_count - began_count) / (self._elapsed() - began_s)
-        affordable = rate * left_s - (self._sent_count - self._inferred_count)
-        wanted = paced_stride(info.frames - self._decoder.frame_count, affordable, self._settings.frame_stride)
-        self._decoder.frame_stride = wanted
-        self._stride = max(self._stride, wanted)
+    def _left(self, info: VideoInfo) -> Left:
+        """Where the challenge stands, as far as header, size and bytes so far tell."""
+        seen, elapsed_s = self._decoder.frame_count, self._elapsed()
+        size, read = self._file.size, self._file.tell() - LOOKAHEAD_BYTES
+        by_size = seen * size / read if size and read > 4 * LOOKAHEAD_BYTES else None
+        written = self._file.written
+        return Left(
+            elapsed_s,
+            frames_expected(info.frames, info.duration_s, info.fps, seen, by_size) - seen,
+            self._pending_s,
+            self._pipeline.under_way,
+            self._times.download_s or (elapsed_s * size / written if size and written else 0.0),
+        )
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -94,12 +94,15 @@ class Settings(BaseSettings):
         640, description="Width of the model input you expect; the served models decide, and a difference is logged."
     )
     batch_size: int = Field(0, ge=0, description="Frames in a slot. 0: 32 on a GPU, 16 on a CPU.")
-    frame_stride: int = Field(2, ge=1, le=50, description="Every n-th frame is inferred, the others are interpolated.")
+    frame_stride: int = Field(
+        2, ge=1, le=50, description="At most every n-th frame is inferred, fewer where time asks for it; "
+        "the others are interpolated.",
+    )  # fmt: skip
     pitch_stride: int = Field(
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
     )
     video_decoder: Literal["auto", "nvdec", "cpu"] = Field(
-        "auto", description="auto: NVDEC with DEVICE=cuda where the driver offers it, else the CPU."
+        "auto", description="auto: the CPU; with DEVICE=cuda and fewer than 4 cores NVDEC, where there is one."
     )
     prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
     confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
@@ -108,12 +111,20 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
-    challenge_budget_s: float = Field(
-        12.0, gt=0, description="When the measured rate will not make it, the stride grows during the challenge."
+    challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
     )
     answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
     challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
     download_timeout_s: float = Field(10.0, gt=0, description="Longest silence of the video's host.")
+    video_proxy: SecretStr = Field(
+        SecretStr(""),
+        description="Proxy for downloads of videos, http(s)://[USER:PASSWORD@]HOST:PORT; no other is ever used.",
+    )
+    allow_private_video_hosts: bool = Field(
+        False, description="Download videos also from this host and its private networks; for tests."
+    )
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
@@ -132,7 +143,7 @@ class Settings(BaseSettings):
             return value
         name, value = str(info.field_name), value.strip()
         field = cls.model_fields[name]
-        if get_origin(field.annotation) is Literal:
+        if any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation))):
             value = value.lower()
             value = _OTHER_WORDS.get(name, {}).get(value, value)
         if not value:
@@ -161,9 +172,20 @@ class Settings(BaseSettings):
     @field_validator("triton_urls")
     @classmethod
     def _name_a_triton(cls, urls: str) -> str:
-        if not _addresses(urls):
+        addresses = _addresses(urls)
+        if not addresses:
             raise ValueError("names no Triton; write host:port, several with commas between")
+        for address in addresses:
+            _check_triton(address)
         return urls
+
+    @field_validator("video_proxy")
+    @classmethod
+    def _is_proxy(cls, proxy: SecretStr) -> SecretStr:
+        url = proxy.get_secret_value()
+        if url and not re.fullmatch(r"https?://([^\s/@\"']+@)?(\[[0-9a-fA-F:.]+\]|[^\s/@:\"'\[\]]+)(:\d{1,5})?/?", url):
+            raise ValueError("is not http(s)://[USER:PASSWORD@]HOST:PORT; SOCKS is not spoken")
+        return proxy
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:
@@ -232,4 +254,21 @@ class Settings(BaseSettings):
 
 
 def _addresses(urls: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(url.strip() for url in urls.split(",") if url.strip()))
+    """Host and port of each, once; what URLs have around them is left out."""
+    bare = (re.sub(r"^(http|grpc)://", "", url.strip(), flags=re.IGNORECASE).rstrip("/") for url in urls.split(","))
+    return tuple(dict.fromkeys(address for address in bare if address))
+
+
+def _check_triton(address: str) -> None:
+    """Raises ValueError for what gRPC would look for without end."""
+    if re.match(r"(unix|dns|ipv4|ipv6):(?!\d+$)", address):
+        return  # as gRPC itself writes addresses
+    if "://" in address:
+        raise ValueError(f"{address} is not host:port; Triton is asked by gRPC without TLS")
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+)(?::(\d+))?", address)
+    if found is None:
+        raise ValueError(f"{address} is not host:port; write an IPv6 address between brackets, as [::1]:8001")
+    if found[2] is None:
+        raise ValueError(f"{address} names no port; Triton's gRPC is at 8001 unless told otherwise: {address}:8001")
+    if not 0 < int(found[2]) < 65536:
+        raise ValueError(f"{address}: there is no port {found[2]}; Triton's gRPC is at 8001 unless told otherwise")

@@ -37,13 +37,14 @@ class Keys:
     validator: Keypair
 
     def environment(self) -> dict[str, str]:
-        """The gateway's settings that make it use these keys."""
+        """The gateway's settings that make it use these keys and take videos of this machine, to try it."""
         return {
             "WALLET_PATH": str(self.directory / "wallets"),
             "WALLET_NAME": _WALLET,
             "HOTKEY_NAME": "miner",
             "NODES_FILE": str(self.directory / "nodes.json"),
             "REFRESH_NODES": "false",
+            "ALLOW_PRIVATE_VIDEO_HOSTS": "true",
         }
 
 
@@ -88,7 +89,7 @@ class LocalGateway:
     def health(self) -> dict[str, object] | None:
         """What /health says; None while nobody listens."""
         try:
-            return dict(httpx.get(f"{self.url}/health", timeout=2).json())
+            return dict(httpx.get(f"{self.url}/health", timeout=2, trust_env=False).json())
         except (httpx.HTTPError, ValueError):
             return None
 

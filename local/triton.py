@@ -113,8 +113,10 @@ class LocalTriton:
     @property
     def is_ready(self) -> bool:
         """The server and all models of the repository are ready."""
+        # Without the environment's proxies, which would be asked for the loopback address too.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports.http}/v2/health/ready", timeout=2) as answer:
+            with direct.open(f"http://127.0.0.1:{self.ports.http}/v2/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False

@@ -44,6 +44,8 @@ class Outcome:
     elapsed_s: float
     stage_seconds: dict[str, float]
     """From the Server-Timing header; empty when a miner sends none."""
+    notes: dict[str, str]
+    """What the same header describes instead of timing: strides, inferred frames."""
 
 
 def signed_headers(validator: Keypair, miner_hotkey: str, body: bytes) -> dict[str, str]:
@@ -77,15 +79,22 @@ def send_challenge(gateway_url: str, validator: Keypair, miner_hotkey: str, vide
     begun = time.perf_counter()
     try:
         answer = httpx.post(
-            f"{gateway_url.rstrip('/')}/soccer/challenge", content=body, headers=headers, timeout=CLIENT_TIMEOUT_S
+            f"{gateway_url.rstrip('/')}/soccer/challenge",
+            content=body,
+            headers=headers,
+            timeout=CLIENT_TIMEOUT_S,
+            trust_env=False,  # a proxy of the environment is for the internet, not for a gateway of one's own
         )
     except httpx.HTTPError as error:
-        raise ChallengeFailed(f"{gateway_url} could not be asked: {error or type(error).__name__}") from error
+        raise ChallengeFailed(
+            f"{gateway_url} could not be asked: {error or type(error).__name__}; is a gateway running there?"
+        ) from error
     elapsed_s = time.perf_counter() - begun
     if answer.status_code != httpx.codes.OK:
         raise ChallengeFailed(f"{gateway_url} answered {answer.status_code}: {_detail(answer)}")
     response = check_response(answer.content, json.loads(body)["challenge_id"])
-    return Outcome(response, answer.content, elapsed_s, _stage_seconds(answer.headers.get("server-timing", "")))
+    timing = answer.headers.get("server-timing", "")
+    return Outcome(response, answer.content, elapsed_s, _stage_seconds(timing), _notes(timing))
 
 
 def check_response(body: bytes, challenge_id: str) -> dict[str, Any]:
@@ -133,6 +142,10 @@ def served_file(path: Path) -> Iterator[str]:
 
 def _stage_seconds(header: str) -> dict[str, float]:
     return {name: float(ms) / 1000 for name, ms in re.findall(r"([\w-]+);dur=([\d.]+)", header)}
+
+
+def _notes(header: str) -> dict[str, str]:
+    return dict(re.findall(r'([\w-]+);desc="([^"]*)"', header))
 
 
 def _detail(answer: httpx.Response) -> str:

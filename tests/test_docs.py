@@ -82,7 +82,7 @@ def check_touchline(words: list[str]) -> None:
 
 def test_touchlines_commands_and_options_exist() -> None:
     for words in of("touchline"):
-        if words and words != ["X"]:
+        if words and words[0] != "X":
             check_touchline(words)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from touchline.drawing import (
     write,
 )
 from touchline.pitch_map import Paths, Trail, draw_map, map_size
+from touchline.video_rate import LOOKAHEAD, frame_rate
+from touchline.video_read import TURNS, UnreadableVideo, frames, open_video, packets, turn, video_stream
 from touchline.video_write import video_writer
 
 Progress = Callable[[int, int], None]
@@ -64,6 +67,8 @@ class Clip:
     height: int
     frame_count: int
     rate: Fraction
+    turn: int = 0
+    """Degrees clockwise by which decoded pictures are turned to be upright; width and height are those of upright."""
 
     def height_at(self, width: int) -> int:
         """The even height of a picture of that width."""
@@ -145,13 +150,21 @@ def render_contact_sheet(
 
 
 def probe(video: Path) -> Clip:
-    """Read a video's size, rate and number of frames (by its packets, undecoded). Raises RenderError."""
+    """Read a video's size, rate and number of frames, which is known when all were decoded. Raises RenderError."""
     with _opened(video) as container:
-        stream = container.streams.video[0]
-        count = sum(packet.size > 0 for packet in container.demux(stream))
-        if not count or not stream.width or not stream.height:
+        stream = video_stream(container)
+        count, first = 0, None
+        for frame in frames(container):
+            first = first or frame
+            count += 1
+        if first is None:
             raise RenderError(f"{video} holds no video frames. Check that it plays.")
-        return Clip(video, stream.width, stream.height, count, stream.average_rate or Fraction(25))
+        degrees = turn(first)
+        size = (stream.height, stream.width) if degrees in (90, 270) else (stream.width, stream.height)
+    with _opened(video) as container:
+        stream = video_stream(container)
+        rate = frame_rate(stream, list(islice(packets(container, stream), LOOKAHEAD)))
+    return Clip(video, *size, count, rate, degrees)
 
 
 def answers_about(clip: Clip, response: Mapping[str, Any]) -> dict[int, FrameAnswer]:
@@ -168,25 +181,24 @@ def answers_about(clip: Clip, response: Mapping[str, Any]) -> dict[int, FrameAns
 @contextmanager
 def _opened(video: Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise RenderError(f"{video} has no video stream.")
-            container.streams.video[0].thread_type = "AUTO"
+        with video.open("rb") as file, open_video(file) as container:
+            video_stream(container).thread_type = "AUTO"
             yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise RenderError(
-            f"cannot read the video {video}: {error.strerror}. Check the path and that it plays."
-        ) from error
+    except UnreadableVideo as error:
+        raise RenderError(f"cannot read the video {video}: {error}. Check that it plays.") from error
+    except OSError as error:
+        raise RenderError(f"cannot read the video {video}: {error.strerror}. Check the path.") from error
 
 
 def pictures(clip: Clip, width: int, only: frozenset[int] | None = None) -> Iterator[tuple[int, Picture]]:
     """Decode a clip's frames with their numbers, all or only some, scaled to one width."""
     height = clip.height_at(width)
     with _opened(clip.path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        size = (height, width) if clip.turn in (90, 270) else (width, height)
+        for number, frame in enumerate(frames(container)):
             if only is None or number in only:
-                scaled = frame.reformat(width, height, "bgr24", interpolation=Interpolation.BICUBIC)
-                yield number, scaled.to_ndarray()
+                scaled = frame.reformat(*size, "bgr24", interpolation=Interpolation.BICUBIC).to_ndarray()
+                yield number, cv2.rotate(scaled, TURNS[clip.turn]) if clip.turn else scaled
 
 
 @dataclass(frozen=True, slots=True)

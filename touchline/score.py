@@ -25,6 +25,7 @@ from touchline.pitch_lines import PITCH, Sight
 QUALITY_WEIGHT: Final = 0.65
 SPEED_WEIGHT: Final = 0.35
 SLOWEST_S: Final = 15.0
+SPEED_DECAY: Final = 5.0
 """A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest), 0 from 15 s on."""
 KEYPOINTS_OF_QUALITY: Final = 0.5
 FIT_WEIGHT: Final = 0.25
@@ -142,7 +143,7 @@ def speed_score(elapsed_s: float, fastest_s: float) -> float:
         return 1.0
     if elapsed_s >= SLOWEST_S:
         return 0.0
-    return math.exp(-5 * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
+    return math.exp(-SPEED_DECAY * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
 
 
 def score_answer(

@@ -38,7 +38,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 
 def main() -> int:
     url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("TRITON_URLS", "127.0.0.1:8001").split(",")[0]
-    client = grpcclient.InferenceServerClient(url)
+    client = grpcclient.InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
     try:
         served = [name for name in OUTPUTS if client.is_model_ready(name)]
     except InferenceServerException as error:

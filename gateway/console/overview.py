@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client.metrics import MetricWrapperBase
 
+from gateway.doctor.finding import Finding
 from gateway.history import Entry
 from gateway.inference.engine import Engine
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics, value_of
+from gateway.pace import Aim
 from gateway.settings import Settings
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
@@ -45,6 +47,8 @@ class Overview:
     decoded: int
     inferred: int
     lately: Lately | None
+    findings: Sequence[Finding]
+    """What the doctor found wrong when the gateway started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def look(
     nonces: NonceStore,
     metrics: Metrics,
     hotkey: str,
+    findings: Sequence[Finding] = (),
 ) -> Overview:
     """Take it from where /metrics and /health take it."""
     outcomes = _values(metrics.challenges, "outcome")
@@ -98,13 +103,14 @@ def look(
         metagraph_age_s=metagraph.age_s,
         registered=metagraph.find(hotkey) is not None,
         incentive=node.incentive if (node := metagraph.find(hotkey)) else 0.0,
-        budget_s=settings.challenge_budget_s,
+        budget_s=Aim.of(settings).budget_s,
         answered=outcomes.pop("answered"),
         reused=int(value_of(metrics.reused)),
         refused=dict(sorted(((name, count) for name, count in outcomes.items() if count), key=lambda pair: -pair[1])),
         decoded=frames["decoded"],
         inferred=frames["inferred"],
         lately=Lately.of(entries),
+        findings=[finding for finding in findings if finding.level != "good"],
     )
 
 

@@ -19,6 +19,10 @@ from touchline.contract import BALL_MODEL, LETTERBOX_GREY, PITCH_MODEL, PLAYER_M
 WATCH_INTERVAL_S = 1.0
 COLD_AFTER_S = 10.0
 """After so long without a request the models are warmed up again."""
+MEASURE_S = 4.0
+"""About so long each model is measured at most when a Triton is taken in; a quick one is measured with whole slots."""
+QUICK_S = 0.5
+"""A measurement that took less is made again: the first batch of a size may cost an engine more than all others."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Engine:
         self._pool: SlotPool | None = None
         self._models: ServedModels | None = None
         self._shares = 0
+        self._costs: dict[Host, dict[str, float]] = {}
         self._last_reply = 0.0
         """On time.monotonic's clock."""
         metrics.inference_ready.set_function(lambda: float(self.ready))
@@ -76,6 +81,13 @@ class Engine:
         return self._models
 
     @property
+    def costs(self) -> dict[str, float]:
+        """Seconds a frame of each model by name, as the Tritons that are ready now have done it together at warm-up."""
+        hosts = [self._costs[host] for host in self._tritons.ready_hosts if host in self._costs]
+        names = hosts[0] if hosts else ()
+        return {name: 1 / sum(1 / costs[name] for costs in hosts) for name in names}
+
+    @property
     def free_slots(self) -> int:
         return self._pool.free_count if self._pool else 0
 
@@ -85,17 +97,18 @@ class Engine:
             raise InferenceUnavailable(self.why_not_ready)
         return Share(self, self._pool, self._models, slots)
 
-    async def look(self, slot: Slot, count: int, pitch_count: int) -> Sight:
+    async def look(self, slot: Slot, count: int, pitch_count: int, *, until: float = 0.0) -> Sight:
         """Let every model see the first `count` frames of `slot` at the same time, the pitch model `pitch_count`.
 
+        When no Triton is left, one may come back until `until` on time.perf_counter's clock.
         Raises InferenceUnavailable or InferenceFailed.
         """
         async with asyncio.TaskGroup() as requests:
-            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count))
-            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count))
+            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count, until=until))
+            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count, until=until))
             ball = None
             if self._models is not None and self._models.has_ball_model:
-                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count))
+                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count, until=until))
         self._last_reply = time.monotonic()
         return Sight(player.result(), pitch.result(), ball.result() if ball else None)
 
@@ -126,12 +139,10 @@ class Engine:
                 try:
                     await self._connect(host)
                 except GatewayError as error:
-                    host.why_not_ready = error
+                    self._tritons.not_taken_in(host, error)
                 except Exception as error:  # whatever it is, the next try may do better, and /health says it meanwhile
-                    _log.exception("the connection to Triton at %s could not be made", host.address)
-                    host.why_not_ready = InferenceUnavailable(
-                        f"the connection to Triton at {host.address} failed: {error!r}"
-                    )
+                    failed = InferenceUnavailable(f"the connection to Triton at {host.address} failed: {error!r}")
+                    self._tritons.not_taken_in(host, failed, error)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def _connect(self, host: Host) -> None:
@@ -142,21 +153,21 @@ class Engine:
                 return
             pool = self._pool or self._build_pool(models)
             await host.triton.attach(pool)
-            for count in {1, pool.slot_shape[0]}:
-                await self._warm_up(pool, count, [host])
-            host.why_not_ready = None
+            self._costs[host] = await self._measure(pool, host, models.names)
+            self._tritons.taken_in(host)
         if "img_size" in self._settings.model_fields_set and models.width != self._settings.img_size:
             _log.warning(
                 "IMG_SIZE is %d, the served models want %d: the models decide", self._settings.img_size, models.width
             )
         _log.info(
-            "Triton at %s is ready: %s, input %dx%d, batches of %d, frames through %s",
+            "Triton at %s is ready: %s, input %dx%d, batches of %d, frames through %s, ms a frame: %s",
             host.address,
             ", ".join(f"{name} {version}" for name, version in models.versions.items()),
             models.width,
             models.height,
             pool.slot_shape[0],
             host.triton.transport.replace("_", " "),
+            ", ".join(f"{name} {1000 * cost:.2f}" for name, cost in self._costs[host].items()),
         )
 
     async def _fits(self, host: Host, models: ServedModels) -> bool:
@@ -194,6 +205,29 @@ class Engine:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    async def _measure(self, pool: SlotPool, host: Host, models: tuple[str, ...]) -> dict[str, float]:
+        """Warm every model of `host` up; seconds a frame of each, alone, in batches as large as slot and time allow."""
+        slot, largest, costs = await pool.acquire(), pool.slot_shape[0], {}
+        slot.frames[:] = LETTERBOX_GREY
+
+        async def seconds(model: str, count: int) -> float:
+            begun = time.perf_counter()
+            await self._tritons.wake([host], [model], slot, count)
+            return max(time.perf_counter() - begun, 1e-6)
+
+        try:
+            for model in models:
+                await seconds(model, 1)
+                one_s = await seconds(model, 1)
+                count = max(1, min(largest, int(MEASURE_S / one_s)))
+                first_s = await seconds(model, count)
+                again_s = await seconds(model, count) if first_s < QUICK_S else first_s
+                costs[model] = min(first_s, again_s) / count
+        finally:
+            pool.release(slot)
+        self._last_reply = time.monotonic()
+        return costs
 
     async def _warm_up(self, pool: SlotPool, count: int, hosts: list[Host]) -> None:
         """Let every model of `hosts` infer `count` blank frames, so that nobody waits for an engine's first time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,11 @@ from gateway.errors import GatewayError, InferenceFailed, InferenceUnavailable
 from gateway.inference.slots import Slot
 from gateway.inference.triton import Floats, Triton
 from gateway.metrics import Metrics
+
+REPEAT_S = 60.0
+"""So often it is said in the log why a Triton takes no requests, as long as it does not."""
+RETURN_CHECK_S = 0.2
+"""So often the Tritons are asked whether one is back, while a request waits for that."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +32,8 @@ class Host:
     """None while requests go there."""
     requests: dict[asyncio.Timeout, int] = field(default_factory=dict)
     """Frames of each request in flight, and the means to take it back."""
+    complaint: tuple[str, float] = ("", 0.0)
+    """What the log last said of why it takes no requests, and when, on time.monotonic's clock."""
 
     @property
     def address(self) -> str:
@@ -82,11 +90,24 @@ class Tritons:
         """By address: "ready", or why no request goes there."""
         return {host.address: "ready" if host.ready else str(host.why_not_ready) for host in self.hosts}
 
-    async def infer(self, model: str, slot: Slot, count: int) -> Floats:
+    async def infer(self, model: str, slot: Slot, count: int, *, until: float = 0.0) -> Floats:
         """Run `model` on the first `count` frames of `slot` where the fewest frames are in flight; see Triton.infer.
 
-        What one Triton does not answer, another is asked. Raises the first one's error when none is left.
+        What one Triton does not answer, another is asked. When none is left, the one that is back first, if that is
+        before `until` on time.perf_counter's clock. Raises the first one's error in the end.
         """
+        while True:
+            try:
+                return await self._infer(model, slot, count)
+            except InferenceUnavailable:
+                if not await self._one_returns(until):
+                    raise
+            except InferenceFailed:
+                # What dies in the middle may answer anything with its last breath.
+                if await self._any_answers() or not await self._one_returns(until):
+                    raise
+
+    async def _infer(self, model: str, slot: Slot, count: int) -> Floats:
         failed: dict[Host, GatewayError] = {}
         while (host := self._least_loaded(failed)) is not None:
             if failed:
@@ -117,14 +138,25 @@ class Tritons:
 
     def lost(self, host: Host, error: GatewayError) -> None:
         """Send nothing more there, and take back what is in flight where another Triton can do it."""
-        if host.ready:
-            _log.error("%s", error)
-        host.why_not_ready = error
+        self.not_taken_in(host, error)
         if self.ready:
             now = asyncio.get_running_loop().time()
             while host.requests:
                 patience, _ = host.requests.popitem()
                 patience.reschedule(now)
+
+    def not_taken_in(self, host: Host, error: GatewayError, unforeseen: Exception | None = None) -> None:
+        """Remember why no request goes there; the log says so at once, and again each minute that it lasts."""
+        host.why_not_ready = error
+        # What gRPC adds in brackets differs from one attempt to the next.
+        what, (before, when), now = str(error).partition("(")[0], host.complaint, time.monotonic()
+        if what != before or now - when >= REPEAT_S:
+            host.complaint = what, now
+            _log.error("%s", error, exc_info=unforeseen)
+
+    def taken_in(self, host: Host) -> None:
+        """Requests go there from now on."""
+        host.why_not_ready, host.complaint = None, ("", 0.0)
 
     async def detach(self) -> None:
         await asyncio.gather(*(host.triton.detach() for host in self.hosts))
@@ -136,6 +168,18 @@ class Tritons:
         """One that is not ready is better than none: it may be slow to say so."""
         hosts = [host for host in self.hosts if host.triton.attached and host not in besides]
         return min(hosts, key=lambda host: (not host.ready, host.frames_in_flight), default=None)
+
+    async def _one_returns(self, until: float) -> bool:
+        """Wait for a Triton that answers and knows the slots; False: there was none before `until`."""
+        while time.perf_counter() + RETURN_CHECK_S < until:
+            await asyncio.sleep(RETURN_CHECK_S)
+            if await self._any_answers():
+                return True
+        return False
+
+    async def _any_answers(self) -> bool:
+        asked = [host.triton.is_ready() for host in self.hosts if host.triton.attached]
+        return any(await asyncio.gather(*asked))
 
     async def _ask(self, host: Host, model: str, slot: Slot, count: int) -> Floats:
         try:

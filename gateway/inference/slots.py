@@ -39,14 +39,20 @@ class SlotPool:
         self.slot_count = slots
         self.slot_shape = slot_shape
         self.byte_size = slots * slot_bytes
-        free = shutil.disk_usage(_SHARED_MEMORY).free
+        try:
+            free = shutil.disk_usage(_SHARED_MEMORY).free
+        except OSError as error:
+            raise _not_usable(error) from error
         if free < self.byte_size:
             # A page that cannot be had when it is written kills the process, so it is asked for here.
             raise InferenceUnavailable(
                 f"{_SHARED_MEMORY} has {free // 2**20} MiB free, the slots need {-(-self.byte_size // 2**20)}: lower "
                 "PREFETCH_FRAMES or MAX_CONCURRENT_CHALLENGES, or give the container a larger --shm-size"
             )
-        self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)
+        try:
+            self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)
+        except OSError as error:
+            raise _not_usable(error) from error
         self._free = asyncio.Queue[Slot]()
         for index in range(slots):
             offset = index * slot_bytes
@@ -75,3 +81,10 @@ class SlotPool:
         # A slot that a cancelled thread still holds keeps the mapping alive; the name is gone either way.
         with suppress(BufferError):
             self._memory.close()
+
+
+def _not_usable(error: OSError) -> InferenceUnavailable:
+    return InferenceUnavailable(
+        f"the slots could not be made in {_SHARED_MEMORY} ({error.strerror or error}): it has to be "
+        "there and writable, as a container has it unless it is mounted read-only"
+    )

@@ -25,13 +25,18 @@ _log = logging.getLogger(__name__)
 _OUTPUTS = {PLAYER_MODEL: DETECTIONS, PITCH_MODEL: KEYPOINTS, BALL_MODEL: DETECTIONS}
 _REQUIRED = (PLAYER_MODEL, PITCH_MODEL)
 _UNREGISTER_ATTEMPTS = 10
-_CHANNEL = [
+CHANNEL = [
+    # A proxy of the environment is for the internet; Triton is our own.
+    ("grpc.enable_http_proxy", 0),
     # As the client's own defaults: no limit.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # gRPC waits up to two minutes between attempts to connect, and so long a Triton that came back would not be used.
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+"""Options of every gRPC channel to a Triton."""
+_OTHER_PORTS = {"8000": "HTTP", "8002": "metrics"}
 _REGION_GONE = "unable to find shared memory region"
 
 
@@ -75,7 +80,7 @@ class Triton:
         self.address = address
         self._shared_memory = shared_memory
         self._timeout_s = timeout_s
-        self._client = grpcclient.InferenceServerClient(address, channel_args=_CHANNEL)
+        self._client = grpcclient.InferenceServerClient(address, channel_args=CHANNEL)
         self._registering = asyncio.Lock()
         self._pool: SlotPool | None = None
         self.transport: Transport = "bytes"
@@ -222,9 +227,9 @@ class Triton:
 
     def _translate(self, error: InferenceServerException) -> InferenceUnavailable | InferenceFailed:
         if _is_connection_error(error):
-            return InferenceUnavailable(
-                f"Triton at {self.address} cannot be reached ({error.message()}); is it running?"
-            )
+            other = _OTHER_PORTS.get(self.address.rpartition(":")[2])
+            hint = f"{other} is what Triton has at this port, gRPC is at 8001" if other else "is it running?"
+            return InferenceUnavailable(f"Triton at {self.address} cannot be reached ({error.message()}); {hint}")
         return InferenceFailed(f"Triton at {self.address} answered: {error.message()}")
 
 

@@ -83,12 +83,17 @@ def count_answered(metrics: Metrics, challenge_id: int | str, answer: Answer, st
     metrics.last_answer.set_to_current_time()
     for stage, seconds in stages.items():
         metrics.stage_seconds.labels(stage).observe(seconds)
+    metrics.stride.labels("planned").observe(answer.planned_stride)
+    metrics.stride.labels("actual").observe(answer.stride)
     _log.info(
-        "challenge %s answered in %.2f s: %d frames, %d inferred, stride up to %d, %.0f frames/s",
+        "challenge %s answered in %.2f s: %d frames, %d inferred, stride %d planned, %.1f came of it, up to %d, "
+        "%.0f frames/s",
         challenge_id,
         answer.times.total_s,
         answer.frame_count,
         answer.inferred_count,
+        answer.planned_stride,
+        answer.stride,
         answer.largest_stride,
         answer.frame_count / answer.times.total_s,
     )
@@ -130,9 +135,16 @@ def stages_of(times: StageTimes, respond_s: float) -> dict[str, float]:
     }
 
 
-def server_timing(stages: Mapping[str, float]) -> str:
-    """The stage times as the Server-Timing header writes them, in milliseconds (W3C Server Timing).
+def server_timing(stages: Mapping[str, float], answer: Answer) -> str:
+    """The stage times as the Server-Timing header writes them, in milliseconds, and the strides (W3C Server Timing).
 
     The header leaves before the body: of responding it counts the first piece.
     """
-    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in stages.items())
+    times = (f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in stages.items())
+    facts = {
+        "planned-stride": answer.planned_stride,
+        "stride": f"{answer.stride:.1f}",
+        "inferred": answer.inferred_count,
+        "expected-people": f"{answer.expected_quality:.3f}",
+    }
+    return ", ".join((*times, *(f'{name};desc="{value}"' for name, value in facts.items())))

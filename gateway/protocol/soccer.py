@@ -66,7 +66,7 @@ def soccer_router(
         pieces = response_json(wanted.challenge_id, answer, begun - started)
         first = await asyncio.to_thread(next, pieces)
         respond_s = time.perf_counter() - begun
-        headers = {"Server-Timing": server_timing(stages_of(answer.times, respond_s))}
+        headers = {"Server-Timing": server_timing(stages_of(answer.times, respond_s), answer)}
         content = _send(request, first, pieces, respond_s, answer)
         return StreamingResponse(content, media_type="application/json", headers=headers)
 
@@ -111,7 +111,8 @@ class Challenge(BaseModel):
     challenge_id: int | Annotated[str, Field(min_length=1, max_length=256)]
     """Echoed as it came."""
     type: str = "gsr"
-    video_url: str = Field(pattern=r"^https?://", max_length=4096)
+    video_url: str = Field(pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://", max_length=16 * 1024)
+    """Presigned URLs carry whole policies and tokens."""
 
 
 def read_challenge(body: bytes) -> Challenge:

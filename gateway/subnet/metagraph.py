@@ -46,7 +46,9 @@ def load_nodes(path: Path) -> Nodes:
             f"NODES_FILE {path} cannot be read: {error.strerror}; save one or set REFRESH_NODES=true"
         ) from error
     except ValidationError as error:
-        raise StartupError(f"NODES_FILE {path} is not a saved metagraph: {error.errors()[0]['msg']}") from error
+        raise StartupError(
+            f"NODES_FILE {path} is not a saved metagraph: {error.errors()[0]['msg']}; delete it, or name another"
+        ) from error
 
 
 def save_nodes(path: Path, nodes: Nodes) -> None:

@@ -92,8 +92,12 @@ class RedisNonces:
         """Know whether Redis takes what a challenge would write, beside the challenges."""
         while True:
             with suppress(NoncesUnavailable):  # `why_not_ready` says it
-                await self._set_new("watch", WATCH_INTERVAL_S / 2)
+                await self.check()
             await asyncio.sleep(WATCH_INTERVAL_S)
+
+    async def check(self) -> None:
+        """Write what a challenge would. Raises NoncesUnavailable."""
+        await self._set_new("watch", WATCH_INTERVAL_S / 2)
 
     async def close(self) -> None:
         await self._redis.aclose()

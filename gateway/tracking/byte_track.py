@@ -34,7 +34,8 @@ class ByteTrack:
 
     def __init__(self, *, frame_rate: float, lost_s: float, confidence: float, min_diou: float) -> None:
         self._frame_rate = frame_rate
-        self._lost_s = lost_s
+        self.lost_s = lost_s
+        """A track that was not seen for longer ends."""
         self._confidence = confidence
         self._min_diou = min_diou
         self._tracks = np.empty((14, 0))
@@ -49,7 +50,7 @@ class ByteTrack:
         other box continues.
         """
         self._predict(at_s)
-        self._keep(self._tracks[_LOST_S] <= self._lost_s)
+        self._keep(self._tracks[_LOST_S] <= self.lost_s)
         confident = scores >= self._confidence
         high, low = np.flatnonzero(confident), np.flatnonzero(~confident)
         tracks, found = self._match(np.arange(self._tracks.shape[1]), high, boxes)

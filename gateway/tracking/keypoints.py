@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.detections import Floats
+from gateway.tracking.camera_fit import turning_camera
+from gateway.tracking.camera_motion import CameraMotion, camera_motion
 from touchline.contract import KEYPOINT_COUNT
 from touchline.homography import keypoint_errors_cm, pitch_homography, project
 from touchline.pitch import KEYPOINTS_CM, REAL_KEYPOINTS_CM
@@ -45,6 +47,8 @@ class Keypoints:
     """bool [n, 32]: and where it is answered: seen, or lost for a short time between two sightings."""
     size: tuple[int, int]
     """Width and height of the picture."""
+    motion: CameraMotion
+    """Where the pitch lies in the picture."""
 
     def at(self, every: npt.NDArray[np.integer]) -> Points:
         """Of the frames with the numbers `every`, int [m]: float64 [m, 32, 2], (0, 0) where not seen or not in sight.
@@ -97,13 +101,15 @@ class KeypointTracker:
         times, points = np.array(self._times, np.float64), np.array(self._points).reshape(-1, KEYPOINT_COUNT, 2)
         seen = np.any(points != 0, axis=2)
         if not len(times):
-            return Keypoints(times, points, points, seen, seen, size)
+            return Keypoints(times, points, points, seen, seen, size, camera_motion(times, [], size))
         ground = self._ground()
         found = [self._homography(ground, index) for index in range(len(times))]
+        steady = turning_camera(points, seen, GROUNDS[ground], found, size)
         projected = _without_outliers(points, seen, GROUNDS[ground], found)
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
-        return Keypoints(times, points, _slopes(times, points, known), known, shown, size)
+        motion = camera_motion(times, steady, size)
+        return Keypoints(times, points, _slopes(times, points, known), known, shown, size, motion)
 
     def _ground(self) -> int:
         """The one of GROUNDS on which the keypoints of some frames across the video agree best."""

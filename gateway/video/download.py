@@ -1,156 +1,390 @@
-"""Download of a video into an anonymous file that a decoder reads while it grows."""
+"""Download of a video into a growing file: taken up again where it broke off, within the limits."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
-from types import TracebackType
+import asyncio
+import logging
+import random
+import re
+import socket
+import ssl
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import NoReturn
 
 import httpx
 
-from gateway.errors import DownloadFailed, DownloadTimedOut, GatewayError
+from gateway.errors import BadChallenge, BadVideo, DownloadFailed, DownloadTimedOut, GatewayError
+from gateway.video.growing_file import GrowingFile
+from gateway.video.links import confirmed, direct, is_drive, page_kind, shown
+
+MAX_REDIRECTS = 5
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+"""Pause before the second attempt, and what it doubles up to; each is shortened by up to half at random."""
+
+_WHOLE = (200, 203)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429, *range(500, 600))
+"""What the same request may be answered differently next time."""
+_DECODED = ("identity", "gzip", "x-gzip", "deflate")
+_PAGE_BYTES = 1 << 20
+_SNIFFED = 512
+
+_log = logging.getLogger(__name__)
 
 
-class GrowingFile:
-    """A file that one side appends to and another reads; a read waits for bytes that are not there yet.
+class _Again(Exception):
+    """The attempt failed in a way that may pass."""
 
-    The file has no name, so nothing is left on disk even when the process is killed. Reading is done by one thread,
-    writing by one other. The reader's side is the file protocol that PyAV asks for: read, seek, tell.
-    """
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="touchline-", suffix=".mp4", buffering=0)  # noqa: SIM115
-        self._fd = self._file.fileno()
-        self._changed = threading.Condition()
-        self._written = 0
-        self._size: int | None = None
-        self._error: BaseException | None = None
-        self._position = 0
-
-    def expect(self, size: int) -> None:
-        """Tell the final size in bytes before it is reached, so that a reader may seek from the end."""
-        with self._changed:
-            self._size = size
-
-    def append(self, data: bytes) -> None:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._fd, data[written:], self._written + written)
-        with self._changed:
-            self._written += len(data)
-            self._changed.notify_all()
-
-    def finish(self) -> None:
-        """No more bytes will come."""
-        with self._changed:
-            self._size = self._written
-            self._changed.notify_all()
-
-    def fail(self, error: BaseException) -> None:
-        """Make every read raise `error`, also one that waits now."""
-        with self._changed:
-            self._error = self._error or error
-            self._changed.notify_all()
-
-    @property
-    def error(self) -> BaseException | None:
-        """What the writer failed with. FFmpeg turns a reader's exception into an error code, so it is kept here."""
-        return self._error
-
-    @property
-    def written(self) -> int:
-        """Bytes that have arrived."""
-        return self._written
-
-    def read(self, size: int = -1) -> bytes:
-        with self._changed:
-            while True:
-                if self._error is not None:
-                    raise OSError("the download failed") from self._error
-                complete = self._size is not None and self._written >= self._size
-                available = self._written - self._position
-                if available > 0 and (complete or size < 0 or available >= min(size, 1)):
-                    break
-                if complete:
-                    return b""
-                self._changed.wait()
-            wanted = available if size < 0 else min(size, available)
-        data = os.pread(self._fd, wanted, self._position)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
-        self._position = max(0, (self._final_size() if base is None else base) + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.fail(OSError("the file was closed"))
-        self._file.close()
-
-    def __enter__(self) -> GrowingFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _final_size(self) -> int:
-        with self._changed:
-            while self._size is None:
-                if self._error is not None:
-                    raise OSError("the download failed") from self._error
-                self._changed.wait()
-            return self._size
+    def __init__(self, told: GatewayError, wait_s: float = 0.0) -> None:
+        super().__init__(str(told))
+        self.told = told
+        self.wait_s = wait_s
+        """What the host asked for, in seconds."""
 
 
-async def download(client: httpx.AsyncClient, url: str, file: GrowingFile, *, max_bytes: int) -> None:
+@dataclass(slots=True)
+class _Part:
+    """What an answer says that its body is."""
+
+    start: int = 0
+    end: int | None = None
+    """One behind its last byte; None where the answer does not tell."""
+    total: int | None = None
+    """Bytes of the whole file; None likewise."""
+
+
+async def download(
+    client: httpx.AsyncClient, url: str, file: GrowingFile, *, max_bytes: int, silence_s: float = 10.0
+) -> None:
     """Stream `url` into `file`.
 
-    Raises DownloadFailed for an answer other than 200 or a broken connection or a body over `max_bytes`,
-    DownloadTimedOut for a host that stays silent. The same error reaches the reader of the file.
+    What breaks off is taken up again where it broke, or from the start where the host cannot; the bytes that are there
+    stay. It is given up when no byte has come for `silence_s`. Raises DownloadTimedOut for a host that stays silent,
+    DownloadFailed for one that answers anything but the file, or one over `max_bytes`, HostRefused for one that is not
+    public, BadVideo for a web page, StorageFull when there is no room for it. The same error reaches the reader.
     """
     try:
-        await _stream(client, url, file, max_bytes)
-    except GatewayError as error:
-        file.fail(error)
-        raise
-    except httpx.TimeoutException as error:
-        silent = DownloadTimedOut(
-            f"the host of {url} did not answer in time ({type(error).__name__}); send the challenge again"
-        )
-        file.fail(silent)
-        raise silent from error
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        failed = DownloadFailed(f"{url} could not be downloaded: {error or type(error).__name__}; check the URL")
-        file.fail(failed)
-        raise failed from error
+        await _Download(client, url, file, max_bytes, silence_s).run()
     except BaseException as error:
         file.fail(error)
         raise
 
 
-async def _stream(client: httpx.AsyncClient, url: str, file: GrowingFile, max_bytes: int) -> None:
-    async with client.stream("GET", url, follow_redirects=True) as response:
-        if response.status_code != httpx.codes.OK:
-            raise DownloadFailed(f"{url} answered {response.status_code}; the challenge needs a URL that answers 200")
-        too_large = DownloadFailed(f"{url} is larger than MAX_VIDEO_MB allows ({max_bytes // 2**20} MiB)")
+class _Download:
+    """One download: its attempts, and what is known of the file."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, file: GrowingFile, max_bytes: int, silence_s: float
+    ) -> None:
+        self._client = client
+        self._url = _parsed(url)
+        self._shown = shown(self._url)
+        self._file = file
+        self._max_bytes = max_bytes
+        self._silence_s = silence_s
+        self._validator = ""
+        """ETag or Last-Modified of the file that is being written; empty: it cannot be asked for by parts."""
+        self._whole_only = False
+        """The host was asked for a part and gave something else."""
+        self._attempts = 0
+        self._patience = asyncio.timeout(silence_s)
+
+    async def run(self) -> None:
+        failure: _Again | None = None
+        try:
+            async with self._patience:
+                failed_in_a_row, last_new = 0, time.monotonic()
+                while True:
+                    before = self._file.written
+                    try:
+                        self._attempts += 1
+                        await self._attempt()
+                        break
+                    except _Again as error:
+                        failure = error
+                    if self._file.written > before:
+                        failed_in_a_row, last_new = 0, time.monotonic()
+                    wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**failed_in_a_row) * random.uniform(0.5, 1)  # noqa: S311
+                    wait_s = max(wait_s, failure.wait_s)
+                    if time.monotonic() + wait_s - last_new > self._silence_s:
+                        raise self._after_all(failure) from failure
+                    failed_in_a_row += 1
+                    await asyncio.sleep(wait_s)
+        except TimeoutError as error:
+            raise DownloadTimedOut(
+                f"the host of {self._shown} was silent for {self._silence_s:g} s (DOWNLOAD_TIMEOUT_S)"
+                f"{f', before that: {failure}' if failure else '; send the challenge again'}"
+            ) from error
+        if self._attempts > 1:
+            _log.info("%s was downloaded in %d attempts; the last to fail: %s", self._shown, self._attempts, failure)
+        self._file.finish()
+
+    async def _attempt(self) -> None:
+        """Ask for what is missing and write it. Raises _Again, or a GatewayError that no other attempt would change."""
+        at = self._file.written
+        by_part = at and self._validator and not self._whole_only
+        headers = {"range": f"bytes={at}-", "if-range": self._validator} if by_part else {}
+        try:
+            response = await self._answer(headers)
+            async with aclosing(response):
+                if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and headers:
+                    self._check_nothing_left(response)
+                    return
+                await self._take(response, self._part(response, resumed=bool(headers)))
+        except httpx.TimeoutException as error:
+            raise _Again(
+                DownloadTimedOut(f"the host of {self._shown} could not be connected to in time ({_why(error)})")
+            ) from error
+        except httpx.DecodingError as error:
+            raise DownloadFailed(f"{self._shown} is compressed, and damaged: {_why(error)}") from error
+        except httpx.ProxyError as error:
+            raise _Again(DownloadFailed(f"VIDEO_PROXY does not fetch {self._shown}: {_why(error)}")) from error
+        except (httpx.TransportError, OSError) as error:
+            if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+                raise DownloadFailed(f"{self._shown} could not be asked for: {_why(error)}; check the URL") from error
+            self._final(error)
+            raise _Again(DownloadFailed(f"{self._shown} broke off or could not be reached: {_why(error)}")) from error
+
+    async def _answer(self, headers: dict[str, str]) -> httpx.Response:
+        """The answer after all redirects, its body unread. The caller closes it."""
+        url = direct(self._url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
+            try:
+                target = await self._leads_to(response, url)
+            except BaseException:
+                await response.aclose()
+                raise
+            if target is None:
+                return response
+            await response.aclose()
+            url = target
+        raise DownloadFailed(f"{self._shown} redirects more than {MAX_REDIRECTS} times")
+
+    async def _leads_to(self, response: httpx.Response, url: httpx.URL) -> httpx.URL | None:
+        """Where an answer sends us; None when it is the last."""
+        if response.status_code in _REDIRECTS and "location" in response.headers:
+            return self._redirected(url, response.headers["location"])
+        if response.status_code in _WHOLE and is_drive(url) and _is_html(response):
+            target = confirmed(await _start_of(response), url)
+            if target is None:
+                raise BadVideo(
+                    f"Google Drive answers {self._shown} with a web page instead of the video; is it shared with "
+                    "anyone who has the link, and not downloaded too often?"
+                )
+            return target
+        return None
+
+    def _redirected(self, url: httpx.URL, location: str) -> httpx.URL:
+        try:
+            target = url.join(location)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise DownloadFailed(f"{self._shown} redirects to what is no URL") from error
+        if not _is_http(target):
+            raise DownloadFailed(
+                f"{self._shown} redirects to {target.scheme[:20] or 'nothing'}:; only http and https are followed"
+            )
+        return direct(target)
+
+    def _part(self, response: httpx.Response, *, resumed: bool) -> _Part:
+        """Which bytes the body holds. Raises for an answer that holds none."""
+        status = response.status_code
+        if status in _PASSING:
+            raise _Again(DownloadFailed(self._answered(response)), _retry_after(response))
+        if status not in (*_WHOLE, httpx.codes.PARTIAL_CONTENT):
+            raise DownloadFailed(self._answered(response))
+        encodings = response.headers.get_list("content-encoding", split_commas=True)
+        unknown = [name for name in encodings if name.strip().lower() not in _DECODED]
+        if unknown:
+            raise DownloadFailed(
+                f"{self._shown} comes with content-encoding {unknown[0][:50]}, which was not asked for; use gzip"
+            )
+        if encodings:
+            # httpx does not know that x-gzip is gzip (RFC 9110, 8.4.1.3).
+            response.headers["content-encoding"] = ", ".join(encodings).lower().replace("x-gzip", "gzip")
+        encoded = any(name.strip().lower() != "identity" for name in encodings)
         length = response.headers.get("content-length", "")
-        encoded = response.headers.get("content-encoding", "identity") != "identity"
-        if length.isdigit() and not encoded:
-            if int(length) > max_bytes:
-                raise too_large
-            file.expect(int(length))
-        async for chunk in response.aiter_bytes():
-            if file.written + len(chunk) > max_bytes:
-                raise too_large
-            file.append(chunk)
-    file.finish()
+        size = int(length) if re.fullmatch(r"[0-9]{1,18}", length) and not encoded else None
+        part = _Part(0, size, size)
+        if status == httpx.codes.PARTIAL_CONTENT:
+            part = self._ranged(response, part, resumed=resumed)
+            if encoded:
+                # The range counts compressed bytes.
+                if part.start or part.end != part.total:
+                    raise DownloadFailed(f"{self._shown} answers a part of what is compressed, which helps nobody")
+                part = _Part()
+        validator = "" if encoded else _validator(response)
+        if part.start and validator not in ("", self._validator):
+            raise self._cannot_resume(f"{self._shown} changed while it was downloaded")
+        self._validator = validator or (self._validator if resumed else "")
+        if part.total is not None and part.total > self._max_bytes:
+            raise self._too_large()
+        return part
+
+    def _ranged(self, response: httpx.Response, part: _Part, *, resumed: bool) -> _Part:
+        """The part that Content-Range names (RFC 9110, 14.4); where it is missing, the whole."""
+        said = response.headers.get("content-range", "")
+        if not said and not resumed and not response.headers.get("content-type", "").startswith("multipart/"):
+            return part
+        found = re.fullmatch(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", said.strip(), re.IGNORECASE)
+        if found is None:
+            raise self._cannot_resume(f"{self._shown} answers a part without saying which (Content-Range: {said[:80]})")
+        start, end = int(found[1]), int(found[2]) + 1
+        total = None if found[3] == "*" else int(found[3])
+        if start > self._file.written or end <= start or (total is not None and end > total):
+            raise self._cannot_resume(f"{self._shown} answers a part that was not asked for ({said[:80]})")
+        return _Part(start, end, total)
+
+    def _cannot_resume(self, why: str) -> Exception:
+        """From now on only the whole file is asked for; a host that cannot give even that is given up."""
+        if self._whole_only or not self._file.written:
+            return DownloadFailed(f"{why}; the challenge needs a URL that answers 200")
+        self._whole_only = True
+        return _Again(DownloadFailed(why))
+
+    async def _take(self, response: httpx.Response, part: _Part) -> None:
+        """Write the body, as far as it is new. Raises _Again when more is missing behind it."""
+        if part.total is not None:
+            if self._file.size not in (None, part.total):
+                self._changed()
+            self._file.expect(part.total)
+        before = self._file.written
+        position, start = part.start, b""
+        loop = asyncio.get_running_loop()
+        async for piece in response.aiter_bytes():
+            self._patience.reschedule(loop.time() + self._silence_s)
+            if position < _SNIFFED and part.start == 0 and page_kind(start := start + piece[:_SNIFFED]):
+                raise BadVideo(f"{self._shown} answers {page_kind(start)} instead of a video; give the file's own URL")
+            known = piece[: max(0, self._file.written - position)]
+            if known and not self._file.holds(known, position):
+                self._changed()
+            if position + len(piece) > self._max_bytes:
+                raise self._too_large()
+            if len(piece) > len(known):
+                self._file.append(piece[len(known) :] if known else piece)
+            position += len(piece)
+        if part.end is not None and position != part.end:
+            raise _Again(DownloadFailed(f"{self._shown} broke off after {position} of {part.end} bytes"))
+        if part.total is None and self._file.written > position:
+            self._changed()
+        if part.total is not None and self._file.written < part.total:
+            missing = f"{self._shown} answers {self._file.written} of {part.total} bytes"
+            if self._file.written == before:
+                raise DownloadFailed(f"{missing} and nothing more; the challenge needs a URL that answers 200")
+            raise _Again(DownloadFailed(missing))
+
+    def _check_nothing_left(self, response: httpx.Response) -> None:
+        """416 to a request for more: that the file ends where ours does."""
+        found = re.fullmatch(r"bytes\s+\*/(\d{1,18})", response.headers.get("content-range", "").strip())
+        if found is None or int(found[1]) != self._file.written:
+            raise self._cannot_resume(f"{self._shown} does not answer the rest of the file")
+
+    def _changed(self) -> NoReturn:
+        """The host has another file than before; that is as good where no reader has seen any of the first."""
+        changed = DownloadFailed(f"{self._shown} changed while it was downloaded; send the challenge again")
+        if not self._file.start_over():
+            raise changed
+        self._validator = ""
+        raise _Again(changed)
+
+    def _answered(self, response: httpx.Response) -> str:
+        reason = httpx.codes.get_reason_phrase(response.status_code)
+        return (
+            f"{self._shown} answered {response.status_code} {reason}".rstrip()
+            + "; the challenge needs a URL that answers 200"
+        )
+
+    def _too_large(self) -> DownloadFailed:
+        return DownloadFailed(f"{self._shown} is larger than MAX_VIDEO_MB allows ({self._max_bytes // 2**20} MiB)")
+
+    def _final(self, error: BaseException) -> None:
+        """Raise for failures that stay: a wrong certificate, a name that does not exist."""
+        for cause in _causes(error):
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise DownloadFailed(
+                    f"the certificate of {self._shown} is not valid ({cause.verify_message}); check the URL"
+                ) from error
+            if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
+                raise DownloadFailed(
+                    f"the host of {self._shown} has no address ({cause.strerror}); check the URL"
+                ) from error
+            if isinstance(cause, UnicodeError):
+                raise DownloadFailed(f"the host of {self._shown} is not a name; check the URL") from error
+
+    def _after_all(self, failure: _Again) -> GatewayError:
+        """What is told when the attempts are over."""
+        if failure.wait_s > self._silence_s:
+            return type(failure.told)(
+                f"{failure}; it asks to wait {failure.wait_s:.0f} s, longer than DOWNLOAD_TIMEOUT_S"
+            )
+        return type(failure.told)(f"{failure} (asked {self._attempts} times)")
+
+
+def _parsed(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise BadChallenge(f"video_url is not a URL: {str(error)[:200]}") from error
+    if not _is_http(parsed):
+        raise BadChallenge("video_url is not http(s)://HOST[:PORT]/PATH")
+    return parsed
+
+
+def _is_http(url: httpx.URL) -> bool:
+    return url.scheme in {"http", "https"} and bool(url.host) and (url.port is None or 0 < url.port < 65536)
+
+
+def _validator(response: httpx.Response) -> str:
+    """What If-Range may carry (RFC 9110, 13.1.5): a strong ETag, or a date at least a second before the answer's."""
+    etag = str(response.headers.get("etag", ""))
+    if re.fullmatch(r'"[^"]*"', etag):
+        return etag
+    modified = str(response.headers.get("last-modified", ""))
+    try:
+        age = parsedate_to_datetime(response.headers.get("date", "")) - parsedate_to_datetime(modified)
+    except (TypeError, ValueError):
+        return ""
+    return modified if age.total_seconds() >= 1 else ""
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the host asks to wait (RFC 9110, 10.2.3), 0 when it does not."""
+    said = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}", said):
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _is_html(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).lower().startswith("text/html")
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    page = bytearray()
+    async for piece in response.aiter_bytes():
+        page += piece
+        if len(page) > _PAGE_BYTES:
+            break
+    return bytes(page[:_PAGE_BYTES])
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and len(found) < 10:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _why(error: BaseException) -> str:
+    """What failed, in words: some errors have none of their own."""
+    for cause in _causes(error):
+        if str(cause):
+            return str(cause)[:300]
+    return type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import runpy
 import sys
 import threading
 import time
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, transport
+from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, trade_off, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
+from demo.truth import Truth
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
+from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.tracker import Tracker
 from local.stack import local_stack
@@ -197,7 +201,7 @@ _REFERENCE = """#!/bin/sh
 case "$*" in *1280*) rate=3.0 ;; *) rate=6.0 ;; esac
 size=$(echo "$*" | sed "s/.*--player-size \\([0-9]*\\).*/\\1/")
 stages='"decode_ms": 1, "player_ms": 2, "pitch_ms": 3, "track_ms": 4'
-echo "{\\"sizes\\": {\\"$size\\": {\\"frames_per_s\\": $rate, \\"boxes_a_frame\\": 9, $stages}}}"
+echo "{\\"sizes\\": {\\"$size\\": {\\"frames_per_s\\": $rate, \\"boxes_a_frame\\": 9, \\"answer\\": [], $stages}}}"
 """
 
 
@@ -229,8 +233,47 @@ def test_against_the_reference(
         "Touchline, defaults": pytest.approx(rates["Touchline, defaults"] / 3),
         "Touchline, stride 1": pytest.approx(rates["Touchline, stride 1"] / 6),
     }
-    assert {} in settings
+    assert common.NO_LIMITS in settings, "answers of known strides are compared, whatever a budget would make of them"
     assert common.EVERY_FRAME in settings
+
+
+def test_both_sides_are_measured_on_the_same_frames() -> None:
+    """Frames that only one side answered say nothing."""
+    person = np.array([[10, 10, 30, 60]], np.float32)
+    none = np.zeros((32, 3), np.float32)
+    truth = [Truth(number, person, np.array([2]), np.array([1]), none, np.eye(3)) for number in range(10)]
+    found = {"id": 1, "bbox": [11.0, 10.0, 30.0, 60.0], "class_id": 2}
+    false = {"id": 2, "bbox": [300.0, 10.0, 330.0, 60.0], "class_id": 2}
+    answer = [
+        {"frame_number": number, "keypoints": [[0.0, 0.0]] * 32, "objects": objects}
+        for number, objects in ((2, [found]), (3, [found, false]))
+    ]
+    assert reference.worth(answer, truth) == {"people_found": 1.0, "precision": pytest.approx(2 / 3)}
+    assert np.isnan(reference.worth(answer, None)["people_found"])
+
+
+def test_the_curve_that_auto_plans_with_is_written_as_it_was_measured(tmp_path: Path) -> None:
+    """Into a module that says where it is from; no stride is worth more than one of more frames was found to be."""
+    module = tmp_path / "stride_quality.py"
+    module.write_text(trade_off.CURVE.read_text())
+    trade_off.write_curve({1: 0.98, 2: 0.985, 10: 0.9, 6: 0.95}, 25.0, module)
+    written = runpy.run_path(str(module))
+    assert written["MEASURED_FPS"] == 25
+    assert written["PEOPLE_FOUND"] == ((1, 0.98), (2, 0.98), (6, 0.95), (10, 0.9))
+    assert "trade_off" in written["__doc__"]
+    trade_off.write_curve(dict(PEOPLE_FOUND), MEASURED_FPS, module)
+    assert module.read_text() == trade_off.CURVE.read_text()
+
+
+def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
+    numbers = {
+        way: {"seconds": seconds, "people_found": found}
+        for way, seconds, found in (("stride 2", 20.0, 0.98), ("stride 10", 6.0, 0.95), ("auto", 5.0, 0.94))
+    }
+    trade_off.plot(numbers, tmp_path / "made" / "plot.png", "a clip")
+    picture = cv2.imread(str(tmp_path / "made" / "plot.png"))
+    assert picture.shape[1] > 600
+    assert picture.std() > 5
 
 
 def test_a_failing_reference_is_reported(tmp_path: Path) -> None:

@@ -45,6 +45,18 @@ def test_every_command_that_help_names_has_options_and_a_help_of_its_own(words: 
     assert loaded.help and loaded.name == words[-1]
 
 
+def test_help_imports_no_commands(tmp_path: Path) -> None:
+    """So that it is quick: each of these takes longer to import than all of the command line."""
+    asked = (
+        "import sys; from commands.main import run; run(['--help']); print(sorted({*sys.argv[1:]} & {*sys.modules}))"
+    )
+    slow = ["numpy", "httpx", "pydantic", "grpc", "av", "cv2", "bittensor_wallet", "uvicorn", "gateway", "export"]
+    said = subprocess.run(
+        [sys.executable, "-c", asked, *slow], check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert said.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_version(tmp_path: Path) -> None:
     assert touchline("--version", cwd=tmp_path).stdout == f"touchline {__version__}\n"
 

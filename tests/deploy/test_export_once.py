@@ -47,6 +47,8 @@ class Host:
         self.root = root
         for name in ("bin", "weights", "bundled", "app/export", "app/touchline"):
             (root / name).mkdir(parents=True)
+        (root / "app" / "commands").mkdir()
+        (root / "app" / "commands" / "export.py").write_text("")
         (root / "bundled" / "player.pt").write_text("bundled player")
         (root / "bundled" / "pitch.onnx").write_text("pitch")
         (root / "weights" / "player.pt").write_text("player")

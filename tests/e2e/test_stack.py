@@ -77,7 +77,7 @@ def test_ctrl_c_ends_everything(moment: str, tmp_path: Path) -> None:
     """The demo is interrupted while its servers start or run: no process, no region, no folder stays."""
     demo = subprocess.Popen(
         # A shell that runs the tests in the background has them, and so the demo, ignore the signal.
-        ["env", "--default-signal=INT", sys.executable, "-m", "demo"],
+        ["env", "--default-signal=INT", sys.executable, "-m", "commands.main", "demo"],
         cwd=PROJECT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,

@@ -28,6 +28,14 @@ if not importlib.util.find_spec("torch"):
     ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """torch and Ultralytics warn of one another's and of their own calls, which is theirs to mend."""
+    if importlib.util.find_spec("torch"):
+        for item in items:
+            if {"export", "training"} & set(item.path.parts):
+                item.add_marker(pytest.mark.filterwarnings("default"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ultralytics_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ultralytics writes its settings into a directory of the test run."""

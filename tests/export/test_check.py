@@ -12,8 +12,8 @@ import pytest
 
 from export import check
 from export.check import Host, check_repository, this_host
+from export.engine_stamp import BuildOptions, Device, same_version
 from export.gpus import QUERY, Gpu
-from export.plan import BuildOptions, Device, same_version
 from export.tensorrt_engine import build_engine
 from export.triton_model import ServedModel, plan_name, write_model
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from export.engine_stamp import BuildOptions, Device, check_plan, read_stamp, stamp_path
 from export.errors import EngineError
-from export.plan import BuildOptions, Device, check_plan, read_stamp, stamp_path
-from export.tensorrt_engine import build_engine
+from export.tensorrt_engine import build_engine, device_of, kinds_here
 
 OPTIONS = BuildOptions(size=(384, 640), opt_batch=8, max_batch=16)
 DEVICE = Device("11.4.0", "NVIDIA L4", "8.9")
@@ -111,3 +114,16 @@ def test_a_plan_without_a_readable_stamp_is_refused_and_built_again(workshop: Wo
         check_plan(workshop.plan, DEVICE)
     assert workshop.build()
     check_plan(workshop.plan, DEVICE)
+
+
+def test_cuda_counts_gpus_as_nvidia_smi_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\necho "0, GPU-4a, NVIDIA L4, 8.9"\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4.0"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    assert [device_of(kind) for kind in kinds_here()] == [Device("11.4.0", "NVIDIA L4", "8.9")]
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

@@ -11,14 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from export import tensorrt_engine
+from export import tensorrt_build
 
 pytestmark = pytest.mark.export
 
 PACKAGES = Path(sys.prefix) / "tensorrt"
 """Where the Makefile puts requirements/export-tensorrt.txt: on no path, since half a tensorrt must not be imported."""
 
-OBJECTS = {"trt", "logger", "builder", "definition", "parser", "settings", "profile"}
+OBJECTS = {
+    "trt",
+    "logger",
+    "builder",
+    "definition",
+    "parser",
+    "e",
+    "settings",
+    "profile",
+    "tensor",
+    "layer",
+    "first",
+    "made",
+}
 
 MYPY = """
 [mypy]
@@ -26,15 +39,15 @@ python_version = 3.11
 strict = True
 [mypy-tensorrt.*,tensorrt_bindings.*]
 ignore_errors = True
-[mypy-tensorrt_libs.*]
+[mypy-tensorrt_libs.*,tensorrt_rtx_libs.*,tensorrt_rtx_bindings.*]
 ignore_missing_imports = True
 """
 
 
 def names_used() -> set[str]:
-    """Every attribute that tensorrt_builder asks a TensorRT object for."""
-    tree = ast.parse(Path(tensorrt_engine.__file__).read_text())
-    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "tensorrt_builder")
+    """Every attribute that the building asks a TensorRT object for."""
+    tree = ast.parse(Path(tensorrt_build.__file__).read_text())
+    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build")
 
     def root(node: ast.expr) -> str:
         while not isinstance(node, ast.Name):
@@ -75,11 +88,11 @@ def test_every_call_has_the_types_of_tensorrt_10(tmp_path: Path) -> None:
 
     def check(source: Path) -> str:
         command = [sys.executable, "-m", "mypy", "--config-file", str(config), str(source)]
-        environment = {"MYPYPATH": f"{stubs}:{Path(tensorrt_engine.__file__).parents[1]}", "PATH": "/usr/bin:/bin"}
+        environment = {"MYPYPATH": f"{stubs}:{Path(tensorrt_build.__file__).parents[1]}", "PATH": "/usr/bin:/bin"}
         run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
         return run.stdout + run.stderr
 
-    assert "Success" in check(Path(tensorrt_engine.__file__))
+    assert "Success" in check(Path(tensorrt_build.__file__))
     wrong = tmp_path / "wrong.py"
     wrong.write_text("import tensorrt as trt\n\ntrt.Builder(trt.Logger()).create_network('0')\n")
     assert "incompatible type" in check(wrong), "this check would see a wrong type"

@@ -28,16 +28,21 @@ def test_tensors_are_those_of_the_contract() -> None:
     assert (player.max_batch_size, pitch.max_batch_size) == (32, 16)
 
 
-def test_a_plan_runs_on_every_gpu_with_cuda_graphs() -> None:
+def test_a_plan_runs_on_every_gpu_and_takes_the_next_batch_meanwhile() -> None:
     config = parsed(replace(PLAYER, instances=2))
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert [(group.count, group.kind) for group in config.instance_group] == [(2, pb.ModelInstanceGroup.KIND_GPU)]
-    cuda = config.optimization.cuda
+    assert config.optimization.eager_batching and not parsed(PITCH).optimization.eager_batching
+    assert config.optimization.input_pinned_memory.enable and config.optimization.output_pinned_memory.enable
+    assert not config.optimization.cuda.graphs and not config.optimization.cuda.graph_spec, "only where asked for"
+
+
+def test_cuda_graphs_can_be_asked_for() -> None:
+    cuda = parsed(replace(PLAYER, cuda_graphs=True)).optimization.cuda
     assert cuda.graphs and not cuda.output_copy_stream, "both together crash the server"
     assert [(g.batch_size, list(g.input["frames"].dim)) for g in cuda.graph_spec] == [
         (size, [384, 640, 3]) for size in (1, 8, 16, 32)
     ]
-    assert config.optimization.input_pinned_memory.enable and config.optimization.output_pinned_memory.enable
 
 
 def test_gpus_of_several_kinds_load_each_their_own_plan_and_no_other(tmp_path: Path) -> None:
@@ -60,11 +65,6 @@ def test_gpus_of_several_kinds_load_each_their_own_plan_and_no_other(tmp_path: P
     (version / "model.plan").write_text("plan")
     write_model(PLAYER, version / "model.plan", tmp_path)
     assert [path.name for path in version.iterdir()] == ["model.plan"]
-
-
-def test_cuda_graphs_can_be_left_out() -> None:
-    cuda = parsed(replace(PLAYER, cuda_graphs=False)).optimization.cuda
-    assert not cuda.graphs and not cuda.graph_spec
 
 
 def test_batching_and_queues() -> None:

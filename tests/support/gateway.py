@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import uvicorn
 
 from gateway.app import build_app
 from gateway.challenges import Challenges
+from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.settings import Settings
 from local.stack import Keys, make_keys
@@ -54,19 +55,26 @@ class RunningGateway:
 
 @asynccontextmanager
 async def running_gateway(
-    directory: Path, triton_urls: str, *, wait: bool = True, **settings: Any
+    directory: Path, triton_urls: str, *, wait: bool = True, findings: Sequence[Finding] = (), **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     keys = make_keys(directory / "keys")
     values = {name.lower(): value for name, value in keys.environment().items()}
-    values |= {"triton_urls": triton_urls, "device": "cpu", "img_size": 160, "console_port": 0, **settings}
-    app = build_app(Settings(_env_file=None, **values))
+    values |= {
+        "triton_urls": triton_urls,
+        "device": "cpu",
+        "img_size": 160,
+        "console_port": 0,
+        "challenge_budget_s": 1000,
+        **settings,
+    }
+    app = build_app(Settings(_env_file=None, **values), findings)
     port = free_ports(1)[0]
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="on"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
         try:
             if wait:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gateway.console.server import open_console
+from gateway.doctor.finding import bad, good, warning
 from gateway.errors import StartupError
 from gateway.history import Scene
 from gateway.settings import Settings
@@ -279,6 +280,18 @@ async def test_triton_away_is_said(tmp_path: Path, quick_triton: LocalTriton) ->
         assert f"127.0.0.1:{nobody}" in page.text
         assert (await gateway.challenge("http://127.0.0.1:9/x.mp4")).status_code == 503
         assert "inference unavailable" in (await browser.get("/console")).text
+
+
+async def test_what_the_doctor_found_is_shown_as_text_and_what_is_good_is_not(
+    quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    findings = [good("CPU", "is well"), warning("clock", HOSTILE, "set it"), bad("memory", "too little", "add some")]
+    async with gateway_with_console(tmp_path, quick_triton, findings=findings) as (_, browser):
+        front = (await browser.get("/console")).text
+    assert "too little" in front and "add some" in front and "set it" in front
+    assert "is well" not in front and HOSTILE not in front
+    async with gateway_with_console(tmp_path, quick_triton, findings=findings[:1]) as (_, browser):
+        assert "findings" not in (await browser.get("/console")).text
 
 
 async def test_nothing_is_left_behind(video: str, quick_triton: LocalTriton, tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def frames_inferred(triton: LocalTriton) -> int:
     return int(float(counted[1])) if counted else 0
 
 
+async def counted(triton: LocalTriton) -> int:
+    """The same after the warm-up: Triton counts a moment after it has answered."""
+    await asyncio.sleep(0.5)
+    return frames_inferred(triton)
+
+
 async def states(gateway: RunningGateway) -> dict[str, str]:
     return (await gateway.client.get(f"{gateway.url}/health")).json()["tritons"]
 
@@ -85,12 +91,14 @@ async def test_the_one_with_less_to_do_is_asked(video: str, tmp_path: Path) -> N
             alone = (await gateway.challenge(video)).json()["frames"]
         async with running_gateway(tmp_path, addresses(slow, fast), challenge_budget_s=1000) as gateway:
             await until_all_ready(gateway)
+            warm_up = [await counted(triton) for triton in (slow, fast)]
             together = (await gateway.challenge(video)).json()["frames"]
-            # Triton counts a moment after it has answered. A warm-up is one frame and a batch of 16.
             async with asyncio.timeout(20):
-                while frames_inferred(slow) + frames_inferred(fast) < 2 * 201 + 3 * 17:
+                while frames_inferred(slow) + frames_inferred(fast) < 201 + sum(warm_up):
                     await asyncio.sleep(0.05)
-            by_slow, by_fast = frames_inferred(slow) - 17, frames_inferred(fast) - 201 - 2 * 17
+            by_slow, by_fast = (
+                frames_inferred(triton) - before for triton, before in zip((slow, fast), warm_up, strict=True)
+            )
     assert together == alone
     assert by_slow + by_fast == 201
     assert 0 < by_slow < by_fast
@@ -174,9 +182,10 @@ async def test_one_here_and_one_elsewhere(elsewhere: Callable[[], None], video: 
                 await until_all_ready(gateway)
                 transports = [host.triton.transport for host in gateway.engine.hosts]
                 assert transports == ["shared_memory", "bytes"]
+                warm_up = await counted(there)
                 together = (await gateway.challenge(video)).json()["frames"]
                 async with asyncio.timeout(20):
-                    while frames_inferred(there) <= 17:
+                    while frames_inferred(there) <= warm_up:
                         await asyncio.sleep(0.05)
             assert together == alone
             async with running_gateway(
@@ -208,7 +217,7 @@ async def test_one_that_was_long_away_is_tried_often() -> None:
 
 async def test_both_die_in_the_middle(video: str, tmp_path: Path) -> None:
     with two_tritons(tmp_path) as tritons:
-        async with running_gateway(tmp_path, addresses(*tritons)) as gateway:
+        async with running_gateway(tmp_path, addresses(*tritons), challenge_budget_s=1) as gateway:
             await until_all_ready(gateway)
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(video))
@@ -249,7 +258,7 @@ async def test_one_that_serves_something_else_is_left_out(video: str, tmp_path: 
         a_triton(tmp_path / "a") as first,
         LocalTriton(write_quick_models(tmp_path / "b", width=320), log=tmp_path / "log") as other,
     ):
-        async with running_gateway(tmp_path, addresses(first, other)) as gateway:
+        async with running_gateway(tmp_path, addresses(first, other), challenge_budget_s=1) as gateway:
             (_, host) = gateway.engine.hosts
             other.wait_ready()
             async with asyncio.timeout(20):

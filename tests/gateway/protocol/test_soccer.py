@@ -85,6 +85,8 @@ async def test_a_body_that_is_no_json(body: bytes, gateway: RunningGateway) -> N
         ({"challenge_id": "1"}, "video_url"),
         ({"challenge_id": "1", "video_url": "file:///etc/passwd"}, "video_url"),
         ({"challenge_id": "1", "video_url": 7}, "video_url"),
+        ({"challenge_id": "1", "video_url": f"http://a/{'x' * 16_384}"}, "video_url"),
+        ({"challenge_id": "1", "video_url": "https:///b.mp4"}, "video_url"),
         ({"challenge_id": "", "video_url": "http://a/b.mp4"}, "challenge_id"),
     ],
 )
@@ -105,6 +107,11 @@ async def test_unknown_fields_are_taken_and_ids_echoed(gateway: RunningGateway, 
     answer = await gateway.post(body)
     assert answer.status_code == 200
     assert answer.json()["challenge_id"] == 17
+
+
+async def test_a_presigned_url_may_be_long(gateway: RunningGateway, url: str) -> None:
+    long = f"{url.replace('http', 'HTTP')}?X-Amz-Security-Token={'x' * 16_000}"
+    assert (await gateway.challenge(long)).status_code == 200
 
 
 async def test_health_and_availability(gateway: RunningGateway, quick_triton: LocalTriton) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from gateway.detections import Detections
+from gateway.tracking.camera_motion import camera_shift
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.overlap import centres
-from gateway.tracking.tracker import BALL_ID, Tracker, TrackRows, camera_shift
+from gateway.tracking.tracker import Tracker
+from gateway.tracking.tracks import BALL_ID, TrackRows
 
 
 def detections(*rows: tuple[float, float, float, int]) -> Detections:
@@ -88,8 +90,8 @@ def test_a_weak_box_continues_a_track_and_starts_none() -> None:
 def test_a_short_gap_is_filled_and_a_long_one_is_not() -> None:
     for gap, expected in ((8, True), (40, False)):
         tracking = tracker()
-        for frame in (0, 2, 4, 4 + gap, 6 + gap):
-            tracking.update(frame, detections((100, 50, 0.9, 2)))
+        for frame in range(0, 7 + gap, 2):
+            tracking.update(frame, detections(*[] if 4 < frame < 4 + gap else [(100, 50, 0.9, 2)]))
         assert bool(rows_of(finish(tracking, 7 + gap), 4 + gap // 2)) is expected
 
 
