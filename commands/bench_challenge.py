@@ -24,7 +24,6 @@ from rich.table import Table
 
 from commands.challenge import stage_table
 from commands.terminal import CommandError, check_file, numbers, read_settings, screen
-from gateway.pace import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
@@ -32,6 +31,7 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, served_fil
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
+from touchline.score import final_score, speed_score
 from touchline.video_read import UnreadableVideo, open_video, video_stream
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
@@ -159,18 +159,9 @@ def bench_challenge(
 
 
 def score(measured: Measured, fastest_s: float) -> float:
-    """The part of a validator's final score that depends on the setting, 0 to 1: see QUALITY_WEIGHT."""
+    """The part of a validator's final score that depends on the setting, 0 to 1: see touchline.score."""
     accuracy = 0.0 if math.isnan(measured.accuracy) else measured.accuracy
-    return QUALITY_WEIGHT * accuracy + SPEED_WEIGHT * speed_score(measured.elapsed_s, fastest_s)
-
-
-def speed_score(elapsed_s: float, fastest_s: float) -> float:
-    """exp(-5 t) with t = (elapsed - fastest) / (15 s - fastest); 0 from 15 s on, unless the fastest is as slow."""
-    if elapsed_s <= fastest_s:
-        return 1.0
-    if elapsed_s >= SLOWEST_S:
-        return 0.0
-    return math.exp(-SPEED_DECAY * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
+    return final_score(accuracy, speed_score(measured.elapsed_s, fastest_s))
 
 
 def ranking(ranked: Sequence[Measured], fastest_s: float, *, several_repositories: bool = False) -> Table:

@@ -9,12 +9,10 @@ import numpy as np
 
 from gateway.settings import FASTEST_S, QUALITY_FLOOR, Settings
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
+from touchline.score import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 
 MARGIN = 0.01
 """What is kept above QUALITY_FLOOR: clips differ, and a machine that slows down on the way makes the stride grow."""
-SLOWEST_S = 15.0
-QUALITY_WEIGHT, SPEED_WEIGHT, SPEED_DECAY = 0.65, 0.35, 5.0
-"""A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest)."""
 LATEST_S = SLOWEST_S
 """Of CHALLENGE_BUDGET_S=auto: then nothing is left to earn with speed."""
 TIE = 0.003

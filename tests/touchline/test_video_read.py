@@ -18,7 +18,7 @@ import pytest
 from tests.support.videos import make_audio, make_video, read_number
 from tests.support.watch import Watched, watched
 from touchline import video_read
-from touchline.render import _pictures, probe
+from touchline.render import pictures, probe
 from touchline.video_rate import frame_rate
 from touchline.video_read import FORMATS, UnreadableVideo, frames, open_video, packets, turn, video_stream
 
@@ -183,7 +183,7 @@ def test_render_turns_a_picture_as_cv2_does(matrix: str, container: str, tmp_pat
     path = make_video(tmp_path / f"v.{container}", 3, width=160, height=96, matrix=turned)
     capture = cv2.VideoCapture(str(path))
     clip = probe(path)
-    for number, picture in _pictures(clip, clip.width):
+    for number, picture in pictures(clip, clip.width):
         assert number < 3
         np.testing.assert_array_equal(picture, capture.read()[1])
 
