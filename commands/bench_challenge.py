@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from gateway.pace import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
-from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
+from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
@@ -117,7 +116,7 @@ def bench_challenge(
     try:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="touchline-")))
-            url = _url(video, stack)
+            url = stack.enter_context(video_url(video))
             if not sweep:
                 outcomes = _alone(console, repositories[0], directory, url, runs)
                 outcome = sorted(outcomes, key=lambda one: one.elapsed_s)[len(outcomes) // 2]
@@ -291,14 +290,6 @@ def _alone(console: Console, repository: Path, directory: Path, url: str, runs: 
             return outcomes[1:]
         finally:
             gateway.stop()
-
-
-def _url(video: str, stack: ExitStack) -> str:
-    if re.match(r"https?://", video):
-        return video
-    if Path(video).is_file():
-        return stack.enter_context(served_file(Path(video).resolve()))
-    raise BenchChallengeError(f"{video} is neither a file nor an http(s) URL; give one of these")
 
 
 def _width(url: str) -> int:

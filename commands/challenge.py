@@ -22,7 +22,7 @@ from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.stack import LocalStackError, local_stack, make_keys
 from local.triton import LocalTritonError
-from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
+from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.atomic_file import replacing
 from touchline.stages import STAGES
 
@@ -49,12 +49,7 @@ def run_challenge(
         raise ChallengeCommandError(f"--gateway {gateway_url} is no URL; write http://HOST:7999")
     with ExitStack() as stack:
         try:
-            if re.match(r"https?://", video):
-                url = video
-            elif Path(video).is_file():
-                url = stack.enter_context(served_file(Path(video).resolve()))
-            else:
-                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL; give one of these")
+            url = stack.enter_context(video_url(video))
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
                     chain = stack.enter_context(local_stack())
