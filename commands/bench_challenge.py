@@ -104,7 +104,7 @@ def bench_challenge(
     fastest_s: float | None = None,
     json_file: Path | None = None,
 ) -> list[Measured]:
-    """Challenge a chain started for it with `video`, a path or a URL, and print the stage times.
+    """Challenge a stack started for it with `video`, a path or a URL, and print the stage times.
 
     With `sweep`, do so for every combination of model repository, BATCH_SIZE, FRAME_STRIDE and PITCH_STRIDE (0: the
     default for the stride), and rank them by time and by agreement with the answer of stride 1 of the first repository.
@@ -271,7 +271,7 @@ def _challenge_once(triton: LocalTriton, directory: Path, environment: Mapping[s
 
 
 def _alone(console: Console, repository: Path, directory: Path, url: str, runs: int) -> list[Outcome]:
-    """`runs` challenges to one chain with the settings of the environment, after one that warms it up."""
+    """`runs` challenges to one stack with the settings of the environment, after one that warms it up."""
     keys = make_keys(directory)
     with LocalTriton(repository, log=directory / "triton.log") as triton:
         gateway = LocalGateway(

@@ -1,4 +1,4 @@
-"""`touchline challenge`: one challenge to a running gateway, or to a chain started for it."""
+"""`touchline challenge`: one challenge to a running gateway, or to a stack started for it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ def run_challenge(
             url = stack.enter_context(video_url(video))
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
-                    chain = stack.enter_context(local_stack())
-                gateway_url, validator, miner = chain.gateway.url, chain.keys.validator, chain.keys.miner.ss58_address
+                    servers = stack.enter_context(local_stack())
+                gateway_url, validator, miner = (
+                    servers.gateway.url,
+                    servers.keys.validator,
+                    servers.keys.miner.ss58_address,
+                )
             else:
                 validator, miner = _signer(keys_directory, hotkey_file, miner_hotkey)
             with inferred_frames_bar(console, gateway_url):

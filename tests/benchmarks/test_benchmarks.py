@@ -214,13 +214,13 @@ def test_against_the_reference(
     python.chmod(0o755)
     settings: list[dict[str, str]] = []
 
-    with local_stack(repository=engine) as chain:
+    with local_stack(repository=engine) as stack:
 
-        def one_chain(**wanted: Any) -> Any:
+        def one_stack(**wanted: Any) -> Any:
             settings.append(wanted["settings"])
-            return nullcontext(chain)
+            return nullcontext(stack)
 
-        monkeypatch.setattr(reference, "local_stack", one_chain)
+        monkeypatch.setattr(reference, "local_stack", one_stack)
         numbers = run(
             reference.main,
             *("--runs", 1, "--video", make_video(tmp_path / "video.mp4", 20), "--python", python),
