@@ -25,7 +25,6 @@ from benchmarks.common import (
     letterboxed,
     median,
     parser,
-    prometheus,
     report,
     spread,
     take_cores,
@@ -34,6 +33,7 @@ from commands.bench_engine import unregister
 from demo.match import Match
 from gateway.inference.triton import CHANNEL
 from gateway.settings import Settings
+from local.scraped import scraped
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
 from local.validator import served_file
@@ -108,9 +108,11 @@ def requests_of(stack: LocalStack, url: str) -> Counts:
     """What one challenge asks of each model, from Triton's own counters."""
 
     def counted() -> dict[str, tuple[float, float]]:
-        requests = prometheus(stack.triton.metrics_url, "nv_inference_request_success")
-        frames = prometheus(stack.triton.metrics_url, "nv_inference_count")
-        return {labels.split('"')[1]: (count, frames[labels]) for labels, count in requests.items()}
+        requests, frames = (
+            {sample.labels["model"]: sample.value for sample in scraped(stack.triton.metrics_url, series)}
+            for series in ("nv_inference_request_success", "nv_inference_count")
+        )
+        return {model: (count, frames[model]) for model, count in requests.items()}
 
     before = counted()
     stack.challenge(fresh(url))

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from bittensor_wallet import Keypair
 from rich.console import Console
@@ -20,6 +19,7 @@ from gateway.errors import StartupError
 from gateway.pace import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
+from local.scraped import NotScraped, scraped
 from local.stack import LocalStackError, local_stack, make_keys
 from local.triton import LocalTritonError
 from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
@@ -140,11 +140,10 @@ def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
 
 def _decoded_frames(gateway_url: str) -> float | None:
     try:
-        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2, trust_env=False).text
-    except httpx.HTTPError:
+        samples = scraped(f"{gateway_url.rstrip('/')}/metrics", "touchline_frames_total", timeout_s=2)
+    except NotScraped:
         return None
-    match = re.search(r'^touchline_frames_total\{kind="decoded"\} (\S+)', text, re.MULTILINE)
-    return float(match[1]) if match else None
+    return next((sample.value for sample in samples if sample.labels.get("kind") == "decoded"), None)
 
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:
