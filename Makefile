@@ -9,7 +9,7 @@ BIN := .venv/bin
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
 
-demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real chain; pictures in out/
+demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real stack; pictures in out/
 	@$(BIN)/python -m commands.main demo
 
 doctor: .venv/.ready ## what this host lacks for `docker compose up` on a GPU

@@ -1,4 +1,4 @@
-"""Whole challenges on the demo clip through the local chain: stage times, frames/s and quality."""
+"""Whole challenges on the demo clip through the local stack: stage times, frames/s and quality."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def main() -> None:
     )
     numbers: dict[str, Any] = {}
     for variant, settings in VARIANTS.items():
-        with local_stack(settings=settings) as chain, served_file(clip.video.resolve()) as url:
-            chain.challenge(fresh(url))
-            outcomes = [chain.challenge(fresh(url)) for _ in range(arguments.runs)]
+        with local_stack(settings=settings) as stack, served_file(clip.video.resolve()) as url:
+            stack.challenge(fresh(url))
+            outcomes = [stack.challenge(fresh(url)) for _ in range(arguments.runs)]
         quality = measure(outcomes[0].response, load_truth(clip.truth), match.width)
         elapsed = [outcome.elapsed_s for outcome in outcomes]
         stages = {stage: [outcome.stage_seconds[stage] for outcome in outcomes] for stage in STAGES}

@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,17 +181,6 @@ def status_mib(pid: int, field: str) -> float:
     if match is None:
         raise ValueError(f"/proc/{pid}/status has no {field}")
     return int(match[1]) / 1024
-
-
-def prometheus(url: str, name: str) -> dict[str, float]:
-    """A series of a /metrics page: the values by their labels, as the page writes them."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(url, timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        match[1] or "": float(match[2])
-        for match in re.finditer(rf"^{re.escape(name)}(?:{{([^}}]*)}})? (\S+)$", text, re.MULTILINE)
-    }
 
 
 def alternate(runs: int, variants: dict[str, Callable[[], Any]], console: Console) -> dict[str, list[Any]]:

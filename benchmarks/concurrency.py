@@ -28,12 +28,12 @@ def main() -> None:
     video = (arguments.video or demo_clip(console, Match()).video).resolve()
     take_cores(arguments.cores)
     settings = {**NO_LIMITS, "MAX_CONCURRENT_CHALLENGES": str(arguments.at_once)}
-    with local_stack(repository=arguments.repository, settings=settings) as chain, served_file(video) as url:
+    with local_stack(repository=arguments.repository, settings=settings) as stack, served_file(video) as url:
         results = alternate(
             arguments.runs,
             {
-                "alone": lambda: together(chain, url, 1),
-                "at once": lambda: together(chain, url, arguments.at_once),
+                "alone": lambda: together(stack, url, 1),
+                "at once": lambda: together(stack, url, arguments.at_once),
             },
             console,
         )
@@ -55,14 +55,14 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def together(chain: LocalStack, url: str, count: int) -> dict[str, Any]:
+def together(stack: LocalStack, url: str, count: int) -> dict[str, Any]:
     """`count` challenges sent at the same moment: time until the last answer, and the time of each.
 
     The answers are checked when all are there, so that checking one takes no cores from the next.
     """
     bodies = [challenge_body(fresh(url), str(index)) for index in range(count)]
     with ThreadPoolExecutor(count) as threads:
-        answers = list(threads.map(lambda body: post(chain, body), bodies))
+        answers = list(threads.map(lambda body: post(stack, body), bodies))
     checked = [check_response(content, str(index)) for index, (_, content) in enumerate(answers)]
     return {
         "elapsed_s": max(elapsed_s for elapsed_s, _ in answers),
@@ -71,12 +71,12 @@ def together(chain: LocalStack, url: str, count: int) -> dict[str, Any]:
     }
 
 
-def post(chain: LocalStack, body: bytes) -> tuple[float, bytes]:
+def post(stack: LocalStack, body: bytes) -> tuple[float, bytes]:
     """Send a signed challenge; seconds from the request to the last byte, and the answer as it came."""
-    headers = signed_headers(chain.keys.validator, chain.keys.miner.ss58_address, body)
+    headers = signed_headers(stack.keys.validator, stack.keys.miner.ss58_address, body)
     began = time.perf_counter()
     answer = httpx.post(
-        f"{chain.gateway.url}/soccer/challenge",
+        f"{stack.gateway.url}/soccer/challenge",
         content=body,
         headers=headers,
         timeout=CLIENT_TIMEOUT_S,

@@ -44,8 +44,8 @@ def main() -> None:
         repository = write_quick_engine(directory / "models", served_size()) if quick else DEFAULT_REPOSITORY
         # Two gateways on one Triton, asked in turn.
         settings = {**NO_LIMITS, "ANSWER_CACHE_S": "0"}
-        chain = stack.enter_context(local_stack(repository=repository, settings=settings))
-        settings |= {**chain.keys.environment(), "TRITON_URLS": chain.triton.grpc_url}
+        servers = stack.enter_context(local_stack(repository=repository, settings=settings))
+        settings |= {**servers.keys.environment(), "TRITON_URLS": servers.triton.grpc_url}
         watched = LocalGateway(settings | {"CONSOLE_PORT": str(free_ports(1)[0])}, log=directory / "gateway.log")
         stack.callback(watched.stop)
         watched.start()
@@ -54,11 +54,11 @@ def main() -> None:
 
         def challenge(gateway: LocalGateway) -> dict[str, float]:
             before = cpu_seconds(gateway.pid or 0)
-            outcome = send_challenge(gateway.url, chain.keys.validator, chain.keys.miner.ss58_address, fresh(url))
+            outcome = send_challenge(gateway.url, servers.keys.validator, servers.keys.miner.ss58_address, fresh(url))
             return {"elapsed_s": outcome.elapsed_s, "cpu_s": cpu_seconds(gateway.pid or 0) - before}
 
         results = alternate(
-            arguments.runs, {"off": lambda: challenge(chain.gateway), "on": lambda: challenge(watched)}, console
+            arguments.runs, {"off": lambda: challenge(servers.gateway), "on": lambda: challenge(watched)}, console
         )
     numbers = summary(results["off"], results["on"])
     table = Table("console", "seconds", "CPU seconds", title="What the console costs", title_justify="left")

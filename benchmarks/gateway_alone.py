@@ -45,13 +45,13 @@ def main() -> None:
     settings = {**NO_LIMITS, "FRAME_STRIDE": str(arguments.stride), "PITCH_STRIDE": str(arguments.pitch_stride)}
     with (
         scratch() as directory,
-        local_stack(repository=write_quick_engine(directory / "models", size), settings=settings) as chain,
+        local_stack(repository=write_quick_engine(directory / "models", size), settings=settings) as stack,
         served_file(video) as url,
     ):
         results = alternate(
             arguments.runs,
             {
-                "gateway": lambda: challenge(chain, fresh(url)),
+                "gateway": lambda: challenge(stack, fresh(url)),
                 "own": lambda: alone(decode_and_scale, video, arguments.stride, size),
                 "pyav": lambda: alone(pyav_decode_and_scale, video, arguments.stride, size),
             },
@@ -84,11 +84,11 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def challenge(chain: LocalStack, url: str) -> dict[str, Any]:
+def challenge(stack: LocalStack, url: str) -> dict[str, Any]:
     """One challenge: its time as the validator sees it, and the gateway's CPU time."""
-    pid = chain.gateway.pid or 0
+    pid = stack.gateway.pid or 0
     before = cpu_seconds(pid)
-    outcome = chain.challenge(url)
+    outcome = stack.challenge(url)
     return {
         "elapsed_s": outcome.elapsed_s,
         "cpu_s": cpu_seconds(pid) - before,

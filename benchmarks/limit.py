@@ -25,7 +25,6 @@ from benchmarks.common import (
     letterboxed,
     median,
     parser,
-    prometheus,
     report,
     spread,
     take_cores,
@@ -34,6 +33,7 @@ from commands.bench_engine import unregister
 from demo.match import Match
 from gateway.inference.triton import CHANNEL
 from gateway.settings import Settings
+from local.scraped import scraped
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
 from local.validator import served_file
@@ -66,16 +66,16 @@ def main() -> None:
     strides = EVERY_FRAME if arguments.every_frame else NO_LIMITS
     settings = Settings(_env_file=None, **{name.lower(): value for name, value in strides.items()})
     in_flight = settings.slots_per_challenge
-    with local_stack(repository=arguments.repository, settings=strides) as chain, served_file(video) as url:
-        counts = requests_of(chain, url)
-        size = input_size(chain)
+    with local_stack(repository=arguments.repository, settings=strides) as stack, served_file(video) as url:
+        counts = requests_of(stack, url)
+        size = input_size(stack)
         slots = letterboxed(video, settings.slot_frames * in_flight, size)
         results = alternate(
             arguments.runs,
             {
-                "challenge": lambda: chain.challenge(fresh(url)).elapsed_s,
+                "challenge": lambda: stack.challenge(fresh(url)).elapsed_s,
                 "decode": lambda: decode_and_scale(video, settings.frame_stride, size)[1].elapsed_s,
-                "engine": lambda: asyncio.run(engine_alone(chain.triton.grpc_url, counts, slots, in_flight)),
+                "engine": lambda: asyncio.run(engine_alone(stack.triton.grpc_url, counts, slots, in_flight)),
             },
             console,
         )
@@ -104,16 +104,18 @@ def limit(decode_s: float, engine_s: float, combine: str) -> float:
     return decode_s + engine_s if combine == "sum" else max(decode_s, engine_s)
 
 
-def requests_of(chain: LocalStack, url: str) -> Counts:
+def requests_of(stack: LocalStack, url: str) -> Counts:
     """What one challenge asks of each model, from Triton's own counters."""
 
     def counted() -> dict[str, tuple[float, float]]:
-        requests = prometheus(chain.triton.metrics_url, "nv_inference_request_success")
-        frames = prometheus(chain.triton.metrics_url, "nv_inference_count")
-        return {labels.split('"')[1]: (count, frames[labels]) for labels, count in requests.items()}
+        requests, frames = (
+            {sample.labels["model"]: sample.value for sample in scraped(stack.triton.metrics_url, series)}
+            for series in ("nv_inference_request_success", "nv_inference_count")
+        )
+        return {model: (count, frames[model]) for model, count in requests.items()}
 
     before = counted()
-    chain.challenge(fresh(url))
+    stack.challenge(fresh(url))
     return {
         name: (round(requests - before[name][0]), round(frames - before[name][1]))
         for name, (requests, frames) in counted().items()
@@ -121,11 +123,11 @@ def requests_of(chain: LocalStack, url: str) -> Counts:
     }
 
 
-def input_size(chain: LocalStack) -> tuple[int, int]:
+def input_size(stack: LocalStack) -> tuple[int, int]:
     """Height and width of the served models' input."""
 
     async def ask() -> tuple[int, int]:
-        async with grpcclient.InferenceServerClient(chain.triton.grpc_url, channel_args=CHANNEL) as client:
+        async with grpcclient.InferenceServerClient(stack.triton.grpc_url, channel_args=CHANNEL) as client:
             config = (await client.get_model_config(PITCH_MODEL)).config
         return config.input[0].dims[0], config.input[0].dims[1]
 

@@ -54,10 +54,10 @@ def main() -> None:
                 console.status(f"{frames} frames"),
                 local_stack(
                     repository=quick if arguments.engine == "quick" else DEFAULT_REPOSITORY, settings=settings
-                ) as chain,
+                ) as stack,
                 served_file(video) as url,
             ):
-                peaks[frames].append(peak(chain, fresh(url), frames))
+                peaks[frames].append(peak(stack, fresh(url), frames))
     short, long = (median([one["peak_mib"] for one in peaks[frames]]) for frames in arguments.frames)
     table = Table(
         "frames", "peak RSS, MiB", "before, MiB", "shared memory, MiB", "frames/s", title="Memory of the gateway"
@@ -84,11 +84,11 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def peak(chain: LocalStack, url: str, frames: int) -> dict[str, float]:
+def peak(stack: LocalStack, url: str, frames: int) -> dict[str, float]:
     """Memory of the gateway before and at the peak of one challenge, in MiB."""
-    pid = chain.gateway.pid or 0
+    pid = stack.gateway.pid or 0
     idle = status_mib(pid, "VmRSS")
-    outcome = chain.challenge(url)
+    outcome = stack.challenge(url)
     if len(outcome.response["frames"]) != frames:
         raise ValueError(f"the gateway answered {len(outcome.response['frames'])} frames of {frames}")
     return {

@@ -77,8 +77,8 @@ def main() -> None:
         measured = run_reference(arguments.python, video, weights, size, arguments.frames)
         return {**measured, **worth(measured.pop("answer", []), truth)}
 
-    def touchline(chain: LocalStack) -> dict[str, float]:
-        outcome = chain.challenge(fresh(url))
+    def touchline(stack: LocalStack) -> dict[str, float]:
+        outcome = stack.challenge(fresh(url))
         frames = len(outcome.response["frames"])
         boxes = sum(len(frame["objects"]) for frame in outcome.response["frames"])
         return {
@@ -89,22 +89,22 @@ def main() -> None:
             **worth(outcome.response["frames"][FIRST_FRAME : FIRST_FRAME + arguments.frames], truth),
         }
 
-    def in_chain(repository: Path, settings: dict[str, str]) -> dict[str, float]:
+    def in_stack(repository: Path, settings: dict[str, str]) -> dict[str, float]:
         """Both sides load and warm their models outside of the clock, and neither runs beside the other."""
-        with local_stack(repository=repository, settings=settings) as chain:
-            touchline(chain)
-            return touchline(chain)
+        with local_stack(repository=repository, settings=settings) as stack:
+            touchline(stack)
+            return touchline(stack)
 
     with ExitStack() as stack:
         url = stack.enter_context(served_file(video))
         variants = {
             f"reference, player {LARGE} px": lambda: reference(LARGE),
             f"reference, player {same} px": lambda: reference(same),
-            "Touchline, defaults": lambda: in_chain(arguments.repository, NO_LIMITS),
-            "Touchline, stride 1": lambda: in_chain(arguments.repository, EVERY_FRAME),
+            "Touchline, defaults": lambda: in_stack(arguments.repository, NO_LIMITS),
+            "Touchline, stride 1": lambda: in_stack(arguments.repository, EVERY_FRAME),
         }
         if arguments.large_repository:
-            variants[f"Touchline, stride 1, {LARGE} px"] = lambda: in_chain(arguments.large_repository, EVERY_FRAME)
+            variants[f"Touchline, stride 1, {LARGE} px"] = lambda: in_stack(arguments.large_repository, EVERY_FRAME)
         results = alternate(arguments.runs, variants, console)
     rates = {name: median([one["frames_per_s"] for one in runs]) for name, runs in results.items()}
     frames = int(results["Touchline, defaults"][0]["frames"])

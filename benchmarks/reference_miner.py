@@ -24,7 +24,7 @@ import torch
 from trackers import ByteTrackTracker
 from ultralytics import YOLO
 
-from touchline.contract import BALL, DEFAULT_SIZE, LETTERBOX_GREY, Letterbox
+from touchline.contract import BALL, DEFAULT_SIZE, Letterbox
 
 Image = np.ndarray
 WARM_UP_FRAMES = 2
@@ -121,9 +121,7 @@ def heatmap_model(weights: Path) -> Callable[[Image], Image]:
 
     def infer(image: Image) -> Image:
         letterbox = Letterbox(image.shape[1], image.shape[0], width, height)
-        (left, top), size = letterbox.offset, letterbox.content_size
-        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-        canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size)[..., ::-1]
+        canvas = letterbox.placed(cv2.resize(image, letterbox.content_size)[..., ::-1])
         with torch.inference_mode():
             rows = model(torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255)[0].numpy()
         return np.column_stack([letterbox.to_source(rows[:, :2]), rows[:, 2]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from commands.terminal import CommandError, check_file, numbers, read_settings, 
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
-from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
+from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
@@ -107,7 +106,7 @@ def bench_challenge(
     fastest_s: float | None = None,
     json_file: Path | None = None,
 ) -> list[Measured]:
-    """Challenge a chain started for it with `video`, a path or a URL, and print the stage times.
+    """Challenge a stack started for it with `video`, a path or a URL, and print the stage times.
 
     With `sweep`, do so for every combination of model repository, BATCH_SIZE, FRAME_STRIDE and PITCH_STRIDE (0: the
     default for the stride), and rank them by time and by agreement with the answer of stride 1 of the first repository.
@@ -119,7 +118,7 @@ def bench_challenge(
     try:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="touchline-")))
-            url = _url(video, stack)
+            url = stack.enter_context(video_url(video))
             if not sweep:
                 outcomes = _alone(console, repositories[0], directory, url, runs)
                 outcome = sorted(outcomes, key=lambda one: one.elapsed_s)[len(outcomes) // 2]
@@ -265,7 +264,7 @@ def _challenge_once(triton: LocalTriton, directory: Path, environment: Mapping[s
 
 
 def _alone(console: Console, repository: Path, directory: Path, url: str, runs: int) -> list[Outcome]:
-    """`runs` challenges to one chain with the settings of the environment, after one that warms it up."""
+    """`runs` challenges to one stack with the settings of the environment, after one that warms it up."""
     keys = make_keys(directory)
     with LocalTriton(repository, log=directory / "triton.log") as triton:
         gateway = LocalGateway(
@@ -284,14 +283,6 @@ def _alone(console: Console, repository: Path, directory: Path, url: str, runs: 
             return outcomes[1:]
         finally:
             gateway.stop()
-
-
-def _url(video: str, stack: ExitStack) -> str:
-    if re.match(r"https?://", video):
-        return video
-    if Path(video).is_file():
-        return stack.enter_context(served_file(Path(video).resolve()))
-    raise BenchChallengeError(f"{video} is neither a file nor an http(s) URL; give one of these")
 
 
 def _width(url: str) -> int:

@@ -20,7 +20,6 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import httpx
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
 import typer
@@ -31,6 +30,7 @@ from tritonclient.utils import InferenceServerException
 from commands.terminal import CommandError, check_file, numbers, screen
 from gateway.inference.triton import CHANNEL
 from local.progress import progress_bar, spinner
+from local.scraped import NotScraped, scraped
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
 from touchline.atomic_file import replacing
 from touchline.contract import BALL_MODEL, INPUT, PITCH_MODEL, PLAYER_MODEL
@@ -400,11 +400,10 @@ def _gpu_mib(metrics_url: str | None) -> float:
     if metrics_url is None:
         return math.nan
     try:
-        text = httpx.get(metrics_url, timeout=5, trust_env=False).text
-    except httpx.HTTPError:
+        used = scraped(metrics_url, "nv_gpu_memory_used_bytes")
+    except NotScraped:
         return math.nan
-    used = re.findall(r"^nv_gpu_memory_used_bytes\{.*\} (\S+)$", text, re.MULTILINE)
-    return sum(float(value) for value in used) / 2**20 if used else math.nan
+    return sum(sample.value for sample in used) / 2**20 if used else math.nan
 
 
 def _mib(value: float) -> str:

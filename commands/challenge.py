@@ -1,4 +1,4 @@
-"""`touchline challenge`: one challenge to a running gateway, or to a chain started for it."""
+"""`touchline challenge`: one challenge to a running gateway, or to a stack started for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
-import httpx
 import typer
 from bittensor_wallet import Keypair
 from rich.console import Console
@@ -21,9 +20,10 @@ from gateway.errors import StartupError
 from gateway.settings import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
+from local.scraped import NotScraped, scraped
 from local.stack import LocalStackError, local_stack, make_keys
 from local.triton import LocalTritonError
-from local.validator import ChallengeFailed, Outcome, send_challenge, served_file
+from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.atomic_file import replacing
 from touchline.render import RenderError
 from touchline.stages import STAGES
@@ -54,16 +54,15 @@ def run_challenge(
         raise ChallengeCommandError(f"--gateway {gateway_url} is no URL; write http://HOST:7999")
     with ExitStack() as stack:
         try:
-            if re.match(r"https?://", video):
-                url = video
-            elif Path(video).is_file():
-                url = stack.enter_context(served_file(Path(video).resolve()))
-            else:
-                raise ChallengeCommandError(f"{video} is neither a file nor an http(s) URL; give one of these")
+            url = stack.enter_context(video_url(video))
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
-                    chain = stack.enter_context(local_stack())
-                gateway_url, validator, miner = chain.gateway.url, chain.keys.validator, chain.keys.miner.ss58_address
+                    servers = stack.enter_context(local_stack())
+                gateway_url, validator, miner = (
+                    servers.gateway.url,
+                    servers.keys.validator,
+                    servers.keys.miner.ss58_address,
+                )
             else:
                 validator, miner = _signer(keys_directory, hotkey_file, miner_hotkey)
             with inferred_frames_bar(console, gateway_url):
@@ -160,11 +159,10 @@ def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
 
 def _decoded_frames(gateway_url: str) -> float | None:
     try:
-        text = httpx.get(f"{gateway_url.rstrip('/')}/metrics", timeout=2, trust_env=False).text
-    except httpx.HTTPError:
+        samples = scraped(f"{gateway_url.rstrip('/')}/metrics", "touchline_frames_total", timeout_s=2)
+    except NotScraped:
         return None
-    match = re.search(r'^touchline_frames_total\{kind="decoded"\} (\S+)', text, re.MULTILINE)
-    return float(match[1]) if match else None
+    return next((sample.value for sample in samples if sample.labels.get("kind") == "decoded"), None)
 
 
 def _signer(keys_directory: Path | None, hotkey_file: Path | None, miner_hotkey: str | None) -> tuple[Keypair, str]:

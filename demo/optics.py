@@ -1,4 +1,4 @@
-"""What a broadcast chain does to a picture: softness, edge sharpening, sensor noise, tone, compression."""
+"""What broadcasting does to a picture: softness, edge sharpening, sensor noise, tone, compression."""
 
 from __future__ import annotations
 

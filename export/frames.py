@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from export.errors import ExportError
-from touchline.contract import LETTERBOX_GREY, Letterbox
-
-Frame = npt.NDArray[np.uint8]
+from touchline.contract import Frame, Letterbox
 
 COMPARED = 4
 """As many frames show what a precision does; a large network needs a second for each on a CPU."""
@@ -33,11 +30,7 @@ def letterboxed(file: Path, size: tuple[int, int]) -> Frame:
     if image is None:
         raise ExportError(f"{file}: not an image that can be read.")
     box = Letterbox(image.shape[1], image.shape[0], size[1], size[0])
-    left, top = box.offset
-    width, height = box.content_size
-    frame = np.full((*size, 3), LETTERBOX_GREY, np.uint8)
-    frame[top : top + height, left : left + width] = cv2.resize(image, (width, height))[..., ::-1]
-    return frame
+    return box.placed(np.asarray(cv2.resize(image, box.content_size)[..., ::-1], np.uint8))
 
 
 def calibration_frames(directory: Path, size: tuple[int, int]) -> Iterator[Frame]:

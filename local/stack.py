@@ -1,4 +1,4 @@
-"""The whole chain on this machine, for the demo, tests and benchmarks: local Triton, gateway, throwaway keys."""
+"""The whole stack on this machine, for the demo, tests and benchmarks: local Triton, gateway, throwaway keys."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class LocalGateway:
 
 @dataclass(frozen=True, slots=True)
 class LocalStack:
-    """A running chain."""
+    """A running stack."""
 
     triton: LocalTriton
     gateway: LocalGateway

@@ -32,7 +32,7 @@ _NONCE_LETTERS = string.ascii_letters + string.digits
 
 
 class ChallengeFailed(Exception):
-    """The gateway refused the challenge, could not be reached, or answered what a validator would not accept."""
+    """No video to send, a gateway that refused or could not be reached, or an answer that no validator would accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,18 @@ def check_response(body: bytes, challenge_id: str) -> dict[str, Any]:
     if missing is not None:
         raise ChallengeFailed(f"the answer lacks frame {missing}")
     return dict(response)
+
+
+@contextmanager
+def video_url(video: str) -> Iterator[str]:
+    """The URL of what a user named: a URL as it is, a file served while the block lasts. Raises ChallengeFailed."""
+    if re.match(r"https?://", video):
+        yield video
+    elif Path(video).is_file():
+        with served_file(Path(video).resolve()) as url:
+            yield url
+    else:
+        raise ChallengeFailed(f"{video} is neither a file nor an http(s) URL; give one of these")
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import supervision as sv
 from scipy.optimize import linear_sum_assignment
 
 from touchline.answer import FrameAnswer, parse_answer
 from touchline.contract import BALL, GOALKEEPER, KEYPOINT_COUNT, PLAYER
 from touchline.homography import pitch_homography, project
+from touchline.overlap import iou
 from touchline.pitch import LENGTH_CM, WIDTH_CM
 from touchline.score import MAX_STEP_PX, MIN_KEYPOINT_DISTANCE_PX, MIN_KEYPOINTS, fit_pitch
 
@@ -192,7 +192,7 @@ def _people(
         there, here = truth.classes != BALL, answer.classes != BALL
         ids, tracks = truth.ids[there].tolist(), answer.ids[here]
         true, answered = true + len(ids), answered + len(tracks)
-        overlap = sv.box_iou_batch(truth.boxes[there].astype(np.float32), answer.boxes[here])
+        overlap = iou(truth.boxes[there].T.astype(np.float64), answer.boxes[here].T.astype(np.float64))
         # CLEAR MOT keeps a pair from the frame before while it still overlaps enough, whatever overlaps better.
         kept = np.array([last_track.get(person, -1) for person in ids])[:, None] == tracks[None, :]
         rows, columns = linear_sum_assignment(np.where(overlap >= MATCH_IOU, overlap + kept, 0), maximize=True)
@@ -219,7 +219,7 @@ def _balls(pairs: list[tuple[Truth, FrameAnswer]]) -> tuple[float, float, float]
     return (
         _share(hits, sum(map(len, true))),
         _share(hits, sum(map(len, answered))),
-        _mean(np.diagonal(sv.box_iou_batch(there[found], here[found]))),
+        _mean(np.diagonal(iou(there[found].T, here[found].T))),
     )
 
 

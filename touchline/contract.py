@@ -35,6 +35,9 @@ LETTERBOX_GREY: Final = 114
 """Value of the padding around a letterboxed frame, the one YOLO models are trained with."""
 
 
+Frame = npt.NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """How a source frame lies in the model input: scaled by one factor, centred, padded with grey.
@@ -73,6 +76,19 @@ class Letterbox:
             round((self.width - content_width) / 2 - 0.1),
             round((self.height - content_height) / 2 - 0.1),
         )
+
+    def content_of(self, target: Frame) -> Frame:
+        """Paint the padding of `target`, uint8 [H, W, 3], and give the view of it that the scaled frame goes into."""
+        (left, top), (width, height) = self.offset, self.content_size
+        target[:top] = target[top + height :] = LETTERBOX_GREY
+        target[top : top + height, :left] = target[top : top + height, left + width :] = LETTERBOX_GREY
+        return target[top : top + height, left : left + width]
+
+    def placed(self, picture: Frame) -> Frame:
+        """A model input uint8 [H, W, 3] with `picture`, uint8 of `content_size`, where the frame lies."""
+        target = np.empty((self.height, self.width, 3), np.uint8)
+        self.content_of(target)[:] = picture
+        return target
 
     def to_source(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map points float32 [..., 2] (x, y in input pixels) to source pixels, clipped to the frame."""

@@ -146,14 +146,8 @@ def letterbox(image: Image, size: tuple[int, int] = DEFAULT_SIZE) -> Image:
     """A picture uint8 [h, w, 3] as the model input uint8 [H, W, 3] of the contract."""
     height, width = size
     box = Letterbox(image.shape[1], image.shape[0], width, height)
-    content_width, content_height = box.content_size
-    left, top = box.offset
-    result = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
     interpolation = cv2.INTER_AREA if box.gain < 1 else cv2.INTER_LINEAR
-    result[top : top + content_height, left : left + content_width] = cv2.resize(
-        image, (content_width, content_height), interpolation=interpolation
-    )
-    return result
+    return box.placed(np.asarray(cv2.resize(image, box.content_size, interpolation=interpolation), np.uint8))
 
 
 def random_view(
@@ -305,23 +299,21 @@ class PitchDataset(Dataset[dict[str, Tensor]]):
                 ends = lines.ends * np.array([-1, 1], np.float32) + np.array([image.shape[1], 0], np.float32)
                 lines = Lines(lines.kinds, ends)
         box = Letterbox(16, 9, width, height) if rng.random() < 0.85 else Letterbox(width, height, width, height)
-        content, (left, top) = box.content_size, box.offset
+        content = box.content_size
         matrix = random_view(rng, (image.shape[1], image.shape[0]), content)
         fill = [int(v) for v in rng.integers(0, 256, 3)] if rng.random() < 0.5 else [LETTERBOX_GREY] * 3
         picture = np.asarray(cv2.warpPerspective(image, matrix, content, borderValue=fill), np.uint8)
         picture = degrade(rng, recolour(rng, cover(rng, picture, other)))
-        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-        canvas[top : top + content[1], left : left + content[0]] = picture
         points = move(matrix, points)
         inside = (points >= 0).all(1) & (points[:, 0] < content[0]) & (points[:, 1] < content[1])
         state = np.where(inside, state, ABSENT).astype(np.int8)
-        offset = np.array([left, top], np.float32)
+        offset = np.array(box.offset, np.float32)
         maps = np.zeros((LINE_CLASSES, height // STRIDE, width // STRIDE), np.float32)
         if lines is not None:
             ends = move(matrix, lines.ends.reshape(-1, 2)).reshape(-1, 2, 2) + offset
             maps = line_maps(Lines(lines.kinds, ends), self.size)
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1))),
+            "image": torch.from_numpy(np.ascontiguousarray(box.placed(picture).transpose(2, 0, 1))),
             "points": torch.from_numpy(points + offset),
             "state": torch.from_numpy(state),
             "lines": torch.from_numpy(maps),

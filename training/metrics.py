@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from touchline.contract import CLASS_NAMES
+from touchline.overlap import iou
 from training.geometry import Points, fit, fit_any, project
 
 NEAR: Final = 0.02
@@ -103,15 +104,6 @@ def score_pitch(
     return PitchScore(labelled, found, shown, far, right, wrong, tuple(e for e in errors if not np.isnan(e)))
 
 
-def box_iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Intersection over union float32 [n, m] of boxes [n, 4] and [m, 4] (x1 y1 x2 y2)."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(bottom_right - top_left, 0, None).prod(2)
-    areas = [(v[:, 2:] - v[:, :2]).prod(1) for v in (a, b)]
-    return np.asarray(overlap / np.maximum(areas[0][:, None] + areas[1][None] - overlap, 1e-9), np.float32)
-
-
 def average_precision(scores: npt.NDArray[np.float32], hits: npt.NDArray[np.bool_], positives: int) -> float:
     """Area under the precision-recall curve with the precision made monotone (the all-points form of VOC and COCO)."""
     if positives == 0:
@@ -125,7 +117,7 @@ def average_precision(scores: npt.NDArray[np.float32], hits: npt.NDArray[np.bool
 
 
 def score_boxes(
-    pictures: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], iou: float = 0.5
+    pictures: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], least_iou: float = 0.5
 ) -> dict[str, float]:
     """AP at one IoU for each class over (labels float32 [n, 5], detections float32 [m, 6]) of each picture.
 
@@ -142,11 +134,11 @@ def score_boxes(
             mine = mine[np.argsort(-mine[:, 4], kind="stable")]
             positives += len(boxes)
             free = np.ones(len(boxes), bool)
-            overlaps = box_iou(mine[:, :4], boxes)
+            overlaps = iou(mine[:, :4].T.astype(np.float64), boxes.T.astype(np.float64))
             for row, overlap in zip(mine, overlaps, strict=True):
                 candidates = np.where(free, overlap, -1.0)
                 best = int(candidates.argmax()) if len(boxes) else -1
-                hit = best >= 0 and candidates[best] >= iou
+                hit = best >= 0 and candidates[best] >= least_iou
                 if hit:
                     free[best] = False
                 scores.append(float(row[4]))

@@ -155,7 +155,7 @@ class PlayerDataset(Dataset[dict[str, Tensor]]):
             boxes = boxes[:, [0, 3, 2, 1, 4]] * np.array([1, -1, 1, -1, 1], np.float32)
             boxes = boxes + np.array([0, image.shape[1], 0, image.shape[1], 0], np.float32)
         box = Letterbox(16, 9, width, height)
-        content, (left, top) = box.content_size, box.offset
+        content = box.content_size
         matrix = random_view(rng, (image.shape[1], image.shape[0]), content, bend=0.012, turn=1.5)
         # Shrinking without a low-pass filter would turn the ball into a random pixel.
         shrink = 1 / float(np.sqrt(np.abs(np.linalg.det(matrix[:2, :2] / matrix[2, 2]))))
@@ -169,16 +169,14 @@ class PlayerDataset(Dataset[dict[str, Tensor]]):
         picture = recolour(rng, picture, hue=hue, strength=0.8)
         if rng.random() < 0.6:
             picture = degrade(rng, picture)
-        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-        canvas[top : top + content[1], left : left + content[0]] = picture
         boxes = moved_boxes(boxes, matrix, content)
-        corners = boxes[:, 1:] + np.array([left, top, left, top], np.float32)
+        corners = boxes[:, 1:] + np.array(box.offset * 2, np.float32)
         unit = np.array([width, height], np.float32)
         rows = np.column_stack(
             [boxes[:, 0], (corners[:, :2] + corners[:, 2:]) / 2 / unit, (corners[:, 2:] - corners[:, :2]) / unit]
         ).astype(np.float32)
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1))),
+            "image": torch.from_numpy(np.ascontiguousarray(box.placed(picture).transpose(2, 0, 1))),
             "boxes": torch.from_numpy(rows),
         }
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from gateway.errors import Forbidden, StartupError
 from gateway.settings import Settings
+from touchline.atomic_file import replacing
 
 REFRESH_INTERVAL_S = 300.0
 
@@ -53,15 +52,9 @@ def load_nodes(path: Path) -> Nodes:
 
 def save_nodes(path: Path, nodes: Nodes) -> None:
     """Replace the saved metagraph in one step."""
-    data: dict[str, Any] = {hotkey: node.model_dump() for hotkey, node in nodes.items()}
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
-            json.dump(data, file)
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    data = {hotkey: node.model_dump() for hotkey, node in nodes.items()}
+    with replacing(path) as part:
+        part.write_text(json.dumps(data))
 
 
 async def fetch_nodes(settings: Settings) -> Nodes:

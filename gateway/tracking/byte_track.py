@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from gateway.tracking.overlap import Boxes, diou
+from touchline.overlap import Boxes, diou
 
 MEASUREMENT_NOISE = 0.1
 PROCESS_NOISE = 0.01

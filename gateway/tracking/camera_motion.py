@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.tracking.overlap import Boxes
 from touchline.homography import project
+from touchline.overlap import Boxes
 
 MAX_GAP_FRAMES = 12.0
 """Homographies that lie further apart are joined only where they are of pitch frames in a row, or but one."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gateway.detections import Detections, Floats
 from gateway.tracking.byte_track import ByteTrack, Ids
 from gateway.tracking.camera_motion import NO_SHIFT, camera_shift
-from gateway.tracking.overlap import Boxes, centres, diou, iou
+from touchline.overlap import Boxes, centres, diou, iou
 
 DUPLICATE_IOU = 0.7
 """Boxes of persons that overlap more are one person seen as two classes."""

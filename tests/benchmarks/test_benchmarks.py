@@ -26,6 +26,7 @@ from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.tracker import Tracker
+from local.scraped import scraped
 from local.stack import local_stack
 from local.triton import LocalTriton
 from tests.support.videos import make_video, read_number
@@ -214,13 +215,13 @@ def test_against_the_reference(
     python.chmod(0o755)
     settings: list[dict[str, str]] = []
 
-    with local_stack(repository=engine) as chain:
+    with local_stack(repository=engine) as stack:
 
-        def one_chain(**wanted: Any) -> Any:
+        def one_stack(**wanted: Any) -> Any:
             settings.append(wanted["settings"])
-            return nullcontext(chain)
+            return nullcontext(stack)
 
-        monkeypatch.setattr(reference, "local_stack", one_chain)
+        monkeypatch.setattr(reference, "local_stack", one_stack)
         numbers = run(
             reference.main,
             *("--runs", 1, "--video", make_video(tmp_path / "video.mp4", 20), "--python", python),
@@ -286,7 +287,7 @@ def test_a_failing_reference_is_reported(tmp_path: Path) -> None:
 
 def _counted(triton: LocalTriton, name: str) -> tuple[float, float]:
     def of(series: str) -> float:
-        values = common.prometheus(triton.metrics_url, series)
-        return sum(value for labels, value in values.items() if f'model="{name}"' in labels)
+        samples = scraped(triton.metrics_url, series)
+        return sum(sample.value for sample in samples if sample.labels["model"] == name)
 
     return of("nv_inference_request_success"), of("nv_inference_count")

@@ -30,7 +30,7 @@ nv_gpu_power_usage{gpu_uuid="GPU-1"} 121.5
 
 @dataclass
 class Watched:
-    chain: LocalStack
+    stack: LocalStack
     prometheus: PrometheusServer
 
 
@@ -44,11 +44,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     make_video(folder / "watched.mp4", 20)
     make_video(folder / "watched-again.mp4", 30)
     settings = {"IMG_SIZE": "160", "DEVICE": "cpu"}
-    with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as chain:
+    with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
-            "gateway": [chain.gateway.url.removeprefix("http://")],
+            "gateway": [stack.gateway.url.removeprefix("http://")],
             "triton": [
-                chain.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
+                stack.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
                 address[len("http://") :],
             ],
         }
@@ -56,13 +56,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
             prometheus.until(lambda: len(prometheus.query("up == 1")) == 3, "all targets are up")
             prometheus.until(lambda: prometheus.query("touchline_inference_ready == 1"), "the gateway is ready")
             for number, name in enumerate(("watched.mp4", "watched-again.mp4"), 1):
-                chain.challenge(f"{address}/{name}")
+                stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
                 prometheus.until(lambda query=answered: prometheus.query(query), f"challenge {number} was counted")
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )
-            yield Watched(chain, prometheus)
+            yield Watched(stack, prometheus)
 
 
 def queries() -> list[tuple[str, str]]:
@@ -142,10 +142,10 @@ def test_an_alert_fires_when_triton_dies(watched: Watched) -> None:
     """Last in this file: Triton does not come back."""
     quiet = watched.prometheus.alerts()
     assert "TouchlineTritonNotReady" not in quiet
-    watched.chain.triton.kill()
+    watched.stack.triton.kill()
     watched.prometheus.until(lambda: "TouchlineTritonNotReady" in watched.prometheus.alerts(), "the alert fires")
     alert = watched.prometheus.alerts()["TouchlineTritonNotReady"]
-    assert alert["labels"]["instance"] in watched.chain.gateway.url
+    assert alert["labels"]["instance"] in watched.stack.gateway.url
     assert alert["labels"]["instance"] in alert["annotations"]["summary"]
     for title, expression in queries():
         if "ALERTS{" in expression:

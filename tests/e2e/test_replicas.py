@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from local.child_process import start_child
+from local.scraped import scraped
 from local.stack import Keys, LocalGateway, make_keys
 from local.triton import PROJECT, LocalTriton, free_ports
 from local.validator import check_response, signed_headers
@@ -37,13 +38,12 @@ class Pair:
 
     def outcomes(self) -> dict[str, int]:
         """Challenges by outcome, since this gateway was started."""
-        text = httpx.get(f"{self.gateway.url}/metrics").text
-        counted = re.findall(r'^touchline_challenges_total\{outcome="(\w+)"\} (\S+)$', text, re.M)
-        return {outcome: int(float(count)) for outcome, count in counted}
+        counted = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_total")
+        return {sample.labels["outcome"]: int(sample.value) for sample in counted}
 
     def in_progress(self) -> int:
-        text = httpx.get(f"{self.gateway.url}/metrics").text
-        return int(float(re.findall(r"^touchline_challenges_in_progress (\S+)$", text, re.M)[0]))
+        (sample,) = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_in_progress")
+        return int(sample.value)
 
 
 @dataclass

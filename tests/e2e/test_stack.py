@@ -1,4 +1,4 @@
-"""The demo match through the whole real chain: Triton with the bundled models, the gateway, a signed challenge."""
+"""The demo match through the whole real stack: Triton with the bundled models, the gateway, a signed challenge."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def clip() -> ClipPaths:
 
 
 def quality(clip: ClipPaths, logs: Path, **settings: str) -> AnswerQuality:
-    with local_stack(settings=settings, logs=logs) as chain, served_file(clip.video) as url:
-        outcome = chain.challenge(url)
-        metrics = httpx.get(f"{chain.gateway.url}/metrics").text
-        engine = httpx.get(chain.triton.metrics_url).text
-        region = region_of(chain.gateway.pid or 0)
+    with local_stack(settings=settings, logs=logs) as stack, served_file(clip.video) as url:
+        outcome = stack.challenge(url)
+        metrics = httpx.get(f"{stack.gateway.url}/metrics").text
+        engine = httpx.get(stack.triton.metrics_url).text
+        region = region_of(stack.gateway.pid or 0)
     assert not region.exists()
     assert len(outcome.response["frames"]) == 750
     assert 'touchline_challenges_total{outcome="answered"} 1.0' in metrics
@@ -61,7 +61,7 @@ def test_the_answer_against_the_truth(clip: ClipPaths, tmp_path: Path) -> None:
 
 
 def card() -> dict[str, float]:
-    """The model card's numbers of the whole chain on the synthetic clip, in percent, the weaker of its two columns."""
+    """The model card's numbers of the whole stack on the synthetic clip, in percent, the weaker of its two columns."""
     text = (PROJECT / "training" / "MODEL_CARD.md").read_text()
     section = text.split("| measure | bfloat16 | FP32 |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| (.+?) \| ([\d.]+) % \| ([\d.]+) % \|$", section, re.M)

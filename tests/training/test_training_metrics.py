@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.geometry import REAL_CM, project
-from training.metrics import average_precision, box_iou, score_boxes, score_pitch
+from training.metrics import average_precision, score_boxes, score_pitch
 
 CAMERA = np.array([[0.06, 0.03, 20.0], [0.0, 0.05, 60.0], [0.0, 0.00008, 1.0]])
 SIZE = (640, 360)
@@ -54,12 +54,6 @@ def test_average_precision_by_hand() -> None:
     assert average_precision(scores, hits, 2) == pytest.approx(0.5 + 0.5 * 2 / 3)
     assert average_precision(scores, hits, 4) == pytest.approx(0.25 + 0.25 * 2 / 3)
     assert np.isnan(average_precision(scores[:0], hits[:0], 0))
-
-
-def test_overlap() -> None:
-    a = np.array([[0, 0, 2, 2]], np.float32)
-    b = np.array([[1, 1, 3, 3], [5, 5, 6, 6], [0, 0, 2, 2]], np.float32)
-    assert box_iou(a, b)[0].tolist() == pytest.approx([1 / 7, 0, 1])
 
 
 def test_an_object_counts_once_and_for_its_class_only() -> None:

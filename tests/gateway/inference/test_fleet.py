@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway.inference.triton import ServedModels, Triton
 from gateway.settings import Settings
 from local.child_process import start_child
+from local.scraped import scraped
 from local.triton import LocalTriton
 from tests.support.gateway import RunningGateway, Traces, error_of, region_of, running_gateway, settled
 from tests.support.quick_models import write_quick_models
@@ -48,10 +47,8 @@ def addresses(*tritons: LocalTriton) -> str:
 
 def frames_inferred(triton: LocalTriton) -> int:
     """By the player model, warm-ups included, as Triton itself counts."""
-    counted = re.search(
-        r'^nv_inference_count\{model="player",version="1"\} (\S+)$', httpx.get(triton.metrics_url).text, re.M
-    )
-    return int(float(counted[1])) if counted else 0
+    samples = scraped(triton.metrics_url, "nv_inference_count")
+    return int(sum(sample.value for sample in samples if sample.labels["model"] == "player"))
 
 
 async def counted(triton: LocalTriton) -> int:

@@ -8,9 +8,9 @@ import pytest
 from gateway.detections import Detections
 from gateway.tracking.camera_motion import camera_shift
 from gateway.tracking.keypoints import KeypointTracker
-from gateway.tracking.overlap import centres
 from gateway.tracking.tracker import Tracker
 from gateway.tracking.tracks import BALL_ID, TrackRows
+from touchline.overlap import centres
 
 
 def detections(*rows: tuple[float, float, float, int]) -> Detections:

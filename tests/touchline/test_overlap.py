@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import trackers
 
-from gateway.tracking.overlap import diou, iou
+from touchline.overlap import diou, iou
 
 
 def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
