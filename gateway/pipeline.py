@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +155,7 @@ class Pipeline:
         self._experience = Experience(GATEWAY_CPU_S / self._cores)
         self._costs: ModelCosts | None = None
         self._nvdec = nvdec
+        self._gpus = itertools.cycle(range(max(1, settings.gpu_count)))
         # They track; each decoder has a thread of its own.
         self._threads = ThreadPoolExecutor(settings.concurrent_challenges, thread_name_prefix="stage")
 
@@ -227,6 +229,7 @@ class Pipeline:
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
             nvdec=self._nvdec,
+            gpu=next(self._gpus),
         )
 
 

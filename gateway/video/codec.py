@@ -44,26 +44,26 @@ class NvdecFailed(Exception):
 
 
 @cache
-def _held_context() -> av.codec.context.CodecContext:
-    """A decoder that is kept open and not used.
+def _held_context(gpu: int) -> av.codec.context.CodecContext:
+    """A decoder of a GPU that is kept open and not used.
 
-    It holds the GPU's primary CUDA context, in which each further decoder takes 27 MiB and 37 ms. One with a context
+    It holds that GPU's primary CUDA context, in which each further decoder takes 27 MiB and 37 ms. One with a context
     of its own takes 523 MiB and 150 to 200 ms, in which PyAV lets no other thread run.
     """
-    context = _create(NVDEC["h264"])
+    context = _create(NVDEC["h264"], gpu)
     context.width, context.height, context.pix_fmt = 1280, 720, "yuv420p"
     context.open()
     return context
 
 
-def _create(name: str) -> av.codec.context.CodecContext:
-    return av.CodecContext.create(name, "r", HWAccel("cuda", options={"primary_ctx": "1"}))
+def _create(name: str, gpu: int) -> av.codec.context.CodecContext:
+    return av.CodecContext.create(name, "r", HWAccel("cuda", device=str(gpu), options={"primary_ctx": "1"}))
 
 
 def nvdec_works() -> bool:
     """Whether the driver lets an NVDEC decoder be opened. The first one stays open as long as the process lives."""
     try:
-        _held_context()
+        _held_context(0)
     except (av.FFmpegError, ValueError, NotImplementedError) as error:
         _log.info("NVDEC does not open: %r", error)
         return False
@@ -84,13 +84,19 @@ def choose_decoder(wanted: Choice) -> Literal["nvdec", "cpu"]:
     return chosen
 
 
-def nvdec_context(stream: av.video.stream.VideoStream, width: int, height: int) -> av.codec.context.CodecContext | None:
-    """An NVDEC decoder of `stream` that scales to width x height; None where this stream cannot have one."""
+def nvdec_context(
+    stream: av.video.stream.VideoStream, width: int, height: int, gpu: int = 0
+) -> av.codec.context.CodecContext | None:
+    """An NVDEC decoder of `stream` that scales to width x height; None where this stream cannot have one.
+
+    `gpu` is counted among those that CUDA shows this process.
+    """
     source = stream.codec_context
     if source.pix_fmt not in _LAYOUTS.get(source.name, ()):
         return None
     try:
-        context = _create(NVDEC[source.name])
+        _held_context(gpu)
+        context = _create(NVDEC[source.name], gpu)
         context.extradata = source.extradata
         # What NVDEC is asked about when it is opened. Unset, that is 1280x720, and another stream fails later.
         context.width, context.height, context.pix_fmt = source.width, source.height, source.pix_fmt

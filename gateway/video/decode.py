@@ -65,6 +65,7 @@ class Decoder:
     """Decodes one video and samples it. Used by one thread at a time; `stop` may be called from any other.
 
     `size` is width and height of the model input. The strides may be changed while it decodes.
+    `gpu` is where NVDEC decodes, if `nvdec`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Decoder:
         pitch_stride: int,
         max_frames: int,
         nvdec: bool = False,
+        gpu: int = 0,
     ) -> None:
         self._file = file
         self._size = size
@@ -86,6 +88,7 @@ class Decoder:
         self._next_pitch = 0
         self._max_frames = max_frames
         self._nvdec = nvdec
+        self._gpu = gpu
         self._stopped = False
         self._writing = threading.Lock()
         """Held while a slot is written to, so that nothing is written after `stop`."""
@@ -188,7 +191,8 @@ class Decoder:
         context, done = None, 0
         source = stream.codec_context
         if self._nvdec and source.width and source.height:
-            context = nvdec_context(stream, *Letterbox(source.width, source.height, *self._size).content_size)
+            size = Letterbox(source.width, source.height, *self._size).content_size
+            context = nvdec_context(stream, *size, self._gpu)
         try:
             for frame in decode(incoming, stream, context, self._is_due):
                 done += 1

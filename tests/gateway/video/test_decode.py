@@ -192,7 +192,7 @@ def test_the_stride_may_grow_on_the_way(tmp_path: Path) -> None:
 def test_a_decoder_of_its_own_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way NVDEC goes, with a CPU decoder behind the seam."""
 
-    def cpu_context(stream: av.video.stream.VideoStream, width: int, height: int) -> av.CodecContext:
+    def cpu_context(stream: av.video.stream.VideoStream, width: int, height: int, gpu: int) -> av.CodecContext:
         context = av.CodecContext.create("h264", "r")
         context.extradata = stream.codec_context.extradata
         return context
@@ -287,6 +287,15 @@ def test_nvdec_shows_no_frame_that_an_edit_list_hides(monkeypatch: pytest.Monkey
     expected = decode_all(path, 8, frame_stride=10)
     monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, *size: Nvdec(stream, None))
     assert decode_all(path, 8, frame_stride=10, nvdec=True) == expected
+
+
+def test_nvdec_decodes_on_the_gpu_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, width, height, gpu: asked.append(gpu))
+    path = make_video(tmp_path / "v.mp4", 3)
+    for gpu in (0, 1):
+        assert decode_all(path, 8, nvdec=True, gpu=gpu)[0][0] == [0, 2]
+    assert asked == [0, 1]
 
 
 def test_auto_takes_nvdec_only_where_cores_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
