@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from commands.terminal import CommandError, aside, check_folder, screen
 from local.progress import progress_bar, spinner
-from touchline.render import RenderError, render_contact_sheet, render_video
+from touchline.render import RenderError, read_response, render_contact_sheet, render_video
 
 
 def command(
@@ -20,12 +19,9 @@ def command(
 ) -> None:
     """Make the pictures of an answer: an annotated video and a contact sheet with pitch maps."""
     check_folder("--out", out)
-    try:
-        answer = json.loads(response.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{response} is not JSON: {error}; give what `touchline challenge` saved") from error
     made = not out.exists()
     try:
+        answer = read_response(response)
         with progress_bar(aside, "annotated video") as advance:
             render_video(video, answer, out / "annotated.mp4", advance)
         with spinner(aside, "contact sheet"):

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from commands.terminal import CommandError, aside, screen
+from commands.terminal import CommandError, aside, check_file, check_folder, screen
 from local.progress import progress_bar, spinner
 from touchline.answer import processing_time
 from touchline.atomic_file import replacing
@@ -147,6 +147,10 @@ def command(  # noqa: PLR0917
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write, every frame in it.")] = None,
 ) -> None:
     """What a validator's public rules would give a saved answer, line by line."""
+    if out is not None:
+        check_folder("--out", out)
+    if json_file is not None:
+        check_file("--json", json_file)
     try:
         response = read_response(answer)
         with progress_bar(aside, "looking") as advance:

@@ -81,12 +81,12 @@ def read_response(path: Path) -> dict[str, Any]:
         response = json.loads(path.read_bytes())
     except OSError as error:
         raise RenderError(f"cannot read the response {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RenderError(
             f"{path} is not JSON ({error}). Give the file that `touchline challenge` saved, the response body alone."
         ) from error
     if not isinstance(response, dict):
-        raise RenderError(f"{path} holds a JSON {type(response).__name__}, not the response object with its frames.")
+        raise RenderError(f"{path} holds a JSON {type(response).__name__}: give what `touchline challenge` saved.")
     return response
 
 

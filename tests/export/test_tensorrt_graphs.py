@@ -35,6 +35,8 @@ from export.tensorrt_engine import build_engine
 from export.tensorrt_library import Library, tensorrt_rtx
 from export.triton_model import ServedModel
 from export.weights import load
+
+pytest.importorskip("torch")
 from tests.export.networks import checkpoint, frames
 
 pytestmark = pytest.mark.export
