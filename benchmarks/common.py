@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as grpcclient
@@ -34,6 +33,7 @@ from gateway.video.growing_file import GrowingFile
 from local.progress import progress_bar
 from local.triton import DEFAULT_REPOSITORY, LocalTriton
 from touchline.contract import INPUT, PLAYER_MODEL, Letterbox
+from touchline.video_read import open_video, video_stream
 
 NO_LIMITS = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
 """Settings under which a stride stays what it is, however slow the machine: for comparisons of the same work."""
@@ -110,8 +110,8 @@ def pyav_decode_and_scale(video: Path, stride: int, size: tuple[int, int]) -> tu
     """
     frames = 0
     began, cpu = time.perf_counter(), time.process_time()
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
+    with video.open("rb") as file, open_video(file) as container:
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = len(os.sched_getaffinity(0))
         width, height = Letterbox(stream.width, stream.height, size[1], size[0]).content_size

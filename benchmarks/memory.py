@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from demo.match import Match
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
 from local.validator import served_file
+from touchline.video_read import open_video
 
 
 def main() -> None:
@@ -119,7 +121,7 @@ def packets(source: Path, count: int) -> Iterator[tuple[av.video.stream.VideoStr
     containers: list[av.container.InputContainer] = []
 
     def opened() -> av.container.InputContainer:
-        containers.append(av.open(str(source)))
+        containers.append(open_video(BytesIO(source.read_bytes())))
         return containers[-1]
 
     def endless(first: av.container.InputContainer) -> Iterator[av.Packet]:

@@ -19,8 +19,8 @@ from rich.table import Table
 from benchmarks.common import EVERY_FRAME, NO_LIMITS, demo_clip, fresh, median, parser, report, spread, take_cores
 from demo.clip import load_truth
 from demo.truth import Truth
-from gateway.pace import FASTEST_S, Aim, pitch_stride, score
-from gateway.settings import Settings
+from gateway.pace import Aim, pitch_stride, score
+from gateway.settings import FASTEST_S, Settings
 from gateway.stride_quality import MEASURED_FPS
 from local.stack import local_stack
 from local.triton import DEFAULT_REPOSITORY, PROJECT

@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import av
+import httpx
 import numpy as np
 import numpy.typing as npt
 import typer
@@ -22,7 +23,6 @@ from rich.table import Table
 
 from commands.challenge import stage_table
 from commands.terminal import CommandError, check_file, numbers, read_settings, screen
-from gateway.pace import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 from local.progress import progress_bar, spinner
 from local.stack import LocalGateway, LocalStackError, make_keys
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
@@ -30,6 +30,8 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
 from touchline.atomic_file import replacing
+from touchline.score import final_score, speed_score
+from touchline.video_read import UnreadableVideo, open_video, video_stream
 
 _COMPUTE_AGAIN: Final = {"ANSWER_CACHE_S": "0"}
 _NO_LIMITS: Final = {"CHALLENGE_BUDGET_S": "100000", "CHALLENGE_TIMEOUT_S": "3600"}
@@ -156,18 +158,9 @@ def bench_challenge(
 
 
 def score(measured: Measured, fastest_s: float) -> float:
-    """The part of a validator's final score that depends on the setting, 0 to 1: see QUALITY_WEIGHT."""
+    """The part of a validator's final score that depends on the setting, 0 to 1: see touchline.score."""
     accuracy = 0.0 if math.isnan(measured.accuracy) else measured.accuracy
-    return QUALITY_WEIGHT * accuracy + SPEED_WEIGHT * speed_score(measured.elapsed_s, fastest_s)
-
-
-def speed_score(elapsed_s: float, fastest_s: float) -> float:
-    """exp(-5 t) with t = (elapsed - fastest) / (15 s - fastest); 0 from 15 s on, unless the fastest is as slow."""
-    if elapsed_s <= fastest_s:
-        return 1.0
-    if elapsed_s >= SLOWEST_S:
-        return 0.0
-    return math.exp(-SPEED_DECAY * (elapsed_s - fastest_s) / (SLOWEST_S - fastest_s))
+    return final_score(accuracy, speed_score(measured.elapsed_s, fastest_s))
 
 
 def ranking(ranked: Sequence[Measured], fastest_s: float, *, several_repositories: bool = False) -> Table:
@@ -295,9 +288,10 @@ def _alone(console: Console, repository: Path, directory: Path, url: str, runs: 
 def _width(url: str) -> int:
     """Width of the video's pictures."""
     try:
-        with av.open(url) as container:
-            return int(container.streams.video[0].width)
-    except (av.FFmpegError, IndexError) as error:
+        answer = httpx.get(url, follow_redirects=True)
+        with open_video(BytesIO(answer.raise_for_status().content)) as container:
+            return int(video_stream(container).width)
+    except (httpx.HTTPError, UnreadableVideo) as error:
         raise BenchChallengeError(f"{url} cannot be read as a video: {error}") from error
 
 

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from bittensor_wallet import Keypair
 from rich.console import Console
 from rich.table import Table
 
+from commands.score import line, score_video
 from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
-from gateway.pace import QUALITY_FLOOR
+from gateway.settings import QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.scraped import NotScraped, scraped
@@ -24,7 +25,11 @@ from local.stack import LocalStackError, local_stack, make_keys
 from local.triton import LocalTritonError
 from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.atomic_file import replacing
+from touchline.render import RenderError
 from touchline.stages import STAGES
+
+_SCORED_PICTURES: Final = 25
+"""Of the video, evenly spread: a second or two."""
 
 
 class ChallengeCommandError(CommandError):
@@ -68,6 +73,20 @@ def run_challenge(
     console.print(stage_table(outcome))
     print_advice(console, outcome)
     console.print(f"the answer is valid and saved to {out}")
+    if Path(video).is_file():
+        _print_score(console, Path(video), outcome, out)
+
+
+def _print_score(console: Console, video: Path, outcome: Outcome, out: Path) -> None:
+    """One line of what a validator's rules would give, from some of the pictures."""
+    try:
+        with spinner(console, "scoring"):
+            score = score_video(video, outcome.response, pictures_looked_at=_SCORED_PICTURES, seconds=outcome.elapsed_s)
+    except RenderError as error:
+        console.print(f"no score: {error}", highlight=False)
+        return
+    console.print(line(score), highlight=False)
+    console.print(f"where the points are lost: touchline score {video} {out}", highlight=False, soft_wrap=True)
 
 
 def save(outcome: Outcome, out: Path) -> None:

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "triton": "Run the local CPU Triton in the foreground.",
     "keys": "Make throwaway keys to try serve and challenge without a wallet.",
     "challenge": "Be a validator: sign a challenge, send it, check the answer and save it.",
+    "score": "What a validator's public rules would give a saved answer, line by line.",
     "render": "Make the pictures of an answer: an annotated video and a contact sheet.",
     "export": "Turn YOLO weights into models that Triton serves.",
     "demo": "Answer a synthetic match on this machine and draw the answer.",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import socket
 import sys
+import time
+from types import FrameType
 from typing import Final
 
 import typer
@@ -17,12 +21,24 @@ from gateway.doctor.examine import cheap, examine_now
 from gateway.doctor.probes import Host
 from gateway.errors import StartupError
 from gateway.listening import bind
+from gateway.video.decoding_thread import end_what_stalls, left_behind
 
 _log = logging.getLogger(__name__)
+GRACE_S: Final = 10
+"""Time that challenges under way have to end by themselves when the gateway is told to stop."""
 REFUSED_ANYWAY: Final = ("hotkey", "saved nodes")
 """What the gateway does not start with, and says itself."""
 KEEP_ALIVE_S: Final = 75
 """Longer than validators' clients and proxies keep a connection: who closes first must not be us, in mid-request."""
+
+
+class _Server(uvicorn.Server):
+    """Waits for challenges when it is told to stop, but not for a decoder that hangs."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            end_what_stalls()
+        super().handle_exit(sig, frame)
 
 
 def command() -> None:
@@ -51,7 +67,7 @@ def command() -> None:
     gc.freeze()
     # An answer is made of many small objects, none of which is garbage.
     gc.set_threshold(20_000)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             gateway,
             host=settings.host,
@@ -59,8 +75,26 @@ def command() -> None:
             log_config=None,
             access_log=settings.log_level == "debug",
             timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
         )
     )
-    server.run(sockets)
+    try:
+        server.run(sockets)
+    except SystemExit as ending:
+        _leave_decoders_behind(ending.code)
+        raise
+    except KeyboardInterrupt:
+        _leave_decoders_behind(128 + signal.SIGINT)
+        raise
     if not server.started:
         raise typer.Exit(3)
+
+
+def _leave_decoders_behind(code: object) -> None:
+    """End the process here and now if a decoder never returned: Python's own end would pull FFmpeg from under it."""
+    until = time.monotonic() + 1
+    while left_behind() and time.monotonic() < until:
+        time.sleep(0.02)
+    if left_behind():
+        logging.shutdown()
+        os._exit(code if isinstance(code, int) else 1)

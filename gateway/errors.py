@@ -74,6 +74,10 @@ class InferenceFailed(GatewayError):
     status, reason = 502, "inference_failed"
 
 
+class Stopping(GatewayError):
+    status, reason, retry_after_s = 503, "stopping", 5
+
+
 class ChallengeTimedOut(GatewayError):
     status, reason = 504, "challenge_timed_out"
 

@@ -89,6 +89,10 @@ class Metrics:
             "touchline_model_frame_seconds", "Engine time of a frame, as the last challenge found it.", ["model"],
             registry=self.registry,
         )  # fmt: skip
+        self.nvdec_failures = Counter(
+            "touchline_nvdec_failures", "Videos that NVDEC began and gave up, so that the CPU decoded them.",
+            registry=self.registry,
+        )  # fmt: skip
         self.slots_free = Gauge(
             "touchline_slots_free", "Slots of shared memory that no challenge holds.", registry=self.registry
         )

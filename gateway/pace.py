@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.settings import Settings
+from gateway.settings import FASTEST_S, QUALITY_FLOOR, Settings
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
+from touchline.score import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 
-QUALITY_FLOOR = 0.94
-"""Share of the people that an answer shall find; given up only where the time does not allow it."""
-FASTEST_S = 2.0
-"""The answer of the fastest miner, against which a validator measures speed."""
-SLOWEST_S = 15.0
-QUALITY_WEIGHT, SPEED_WEIGHT, SPEED_DECAY = 0.65, 0.35, 5.0
-"""A validator's final score: 0.65 quality + 0.35 exp(-5 t), t = (time - fastest) / (15 s - fastest)."""
+MARGIN = 0.01
+"""What is kept above QUALITY_FLOOR: clips differ, and a machine that slows down on the way makes the stride grow."""
 LATEST_S = SLOWEST_S
 """Of CHALLENGE_BUDGET_S=auto: then nothing is left to earn with speed."""
 TIE = 0.003
@@ -82,6 +78,10 @@ class Aim:
     budget_s: float
     by_score: bool
     """Maximise the expected score, with `budget_s` as the latest; else the least strides that end within it."""
+    fastest_s: float = FASTEST_S
+    """The answer of the fastest miner, against which a validator measures speed."""
+    quality_floor: float = QUALITY_FLOOR
+    """Share of the people that an answer shall find; given up only where the time does not allow it."""
 
     @classmethod
     def of(cls, settings: Settings) -> Aim:
@@ -91,6 +91,8 @@ class Aim:
             settings.effective_pitch_stride,
             LATEST_S if budget == "auto" else budget,
             budget == "auto",
+            settings.fastest_s,
+            settings.quality_floor,
         )
 
 
@@ -115,9 +117,9 @@ def pitch_stride(stride: int, aim: Aim, fps: float) -> int:
     return max(1, -(-aim.pitch_stride // stride), 1 + half) * stride
 
 
-def score(quality: float, seconds: float) -> float:
+def score(quality: float, seconds: float, fastest_s: float = FASTEST_S) -> float:
     """A validator's score of an answer: quality from 0 to 1, and seconds from request to answer."""
-    late = max(0.0, seconds - FASTEST_S) / (SLOWEST_S - FASTEST_S)
+    late = max(0.0, seconds - fastest_s) / (SLOWEST_S - fastest_s)
     return QUALITY_WEIGHT * quality + SPEED_WEIGHT * math.exp(-SPEED_DECAY * late)
 
 
@@ -235,10 +237,16 @@ class Pace:
         in_time = [stride for stride in strides if self.seconds(stride, left) <= self._latest(left)]
         if not in_time:
             return most
-        good = [stride for stride in in_time if expected_quality(stride, self._fps) >= QUALITY_FLOOR]
+        floor = self._aim.quality_floor
+        good = [stride for stride in in_time if expected_quality(stride, self._fps) >= floor + MARGIN] or [
+            stride for stride in in_time if expected_quality(stride, self._fps) >= floor
+        ]
         if not (self._aim.by_score and good):
             return in_time[0]
-        worth = {stride: score(self.quality(stride, left), self.seconds(stride, left)) for stride in good}
+        worth = {
+            stride: score(self.quality(stride, left), self.seconds(stride, left), self._aim.fastest_s)
+            for stride in good
+        }
         best = max(worth.values())
         return max(stride for stride in good if worth[stride] >= best - TIE)
 

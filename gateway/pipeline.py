@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from gateway.tracking.keypoints import Keypoints, KeypointTracker
 from gateway.tracking.tracker import Tracker
 from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
+from gateway.video.decoding_thread import DecodingThread
 from gateway.video.download import download
 from gateway.video.growing_file import GrowingFile
 from gateway.video.stills import Stills
@@ -153,8 +155,9 @@ class Pipeline:
         self._experience = Experience(GATEWAY_CPU_S / self._cores)
         self._costs: ModelCosts | None = None
         self._nvdec = nvdec
-        # Two threads a challenge: one decodes while the other tracks.
-        self._threads = ThreadPoolExecutor(2 * settings.concurrent_challenges, thread_name_prefix="stage")
+        self._gpus = itertools.cycle(range(max(1, settings.gpu_count)))
+        # They track; each decoder has a thread of its own.
+        self._threads = ThreadPoolExecutor(settings.concurrent_challenges, thread_name_prefix="stage")
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -171,10 +174,10 @@ class Pipeline:
                 with (
                     self.engine.share(self.settings.slots_per_challenge) as share,
                     GrowingFile() as file,
-                    self._decoder(file, share.input_size) as decoder,
+                    DecodingThread(self._decoder(file, share.input_size)) as decoding,
                     self._learning(),
                 ):
-                    return await _Run(self, video_url, file, decoder, share).answer()
+                    return await _Run(self, video_url, file, decoding, share).answer()
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
         except BaseExceptionGroup as group:
@@ -205,16 +208,12 @@ class Pipeline:
             for model, cost_s in self.engine.costs.items():
                 self.metrics.model_seconds.labels(model).set(cost_s * self._experience.slowness)
 
-    async def in_thread(
-        self, work: Callable[..., _Result], *arguments: object, stop: Callable[[], None] | None = None
-    ) -> _Result:
-        """Run `work` in a thread. When cancelled, tell it to stop and wait until it has, since it may hold a slot."""
+    async def in_thread(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        """Run `work` in a thread. When cancelled, wait until it has ended."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if stop is not None:
-                stop()
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
@@ -230,19 +229,23 @@ class Pipeline:
             pitch_stride=self.settings.effective_pitch_stride,
             max_frames=self.settings.max_video_frames,
             nvdec=self._nvdec,
+            gpu=next(self._gpus),
         )
 
 
 class _Run:
     """One challenge under way: four stages, joined by the slots and one queue."""
 
-    def __init__(self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoder: Decoder, share: Share) -> None:
+    def __init__(
+        self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoding: DecodingThread, share: Share
+    ) -> None:
         self._pipeline = pipeline
         self._share = share
         self._settings = pipeline.settings
         self._video_url = video_url
         self._file = file
-        self._decoder = decoder
+        self._decoding = decoding
+        self._decoder = decoding.decoder
         self._started = time.perf_counter()
         self._times = StageTimes()
         self._inferring = _BusyClock()
@@ -258,7 +261,7 @@ class _Run:
             tasks.create_task(self._fetch())
             tasks.create_task(self._wake())  # while the first bytes travel
             begun = time.perf_counter()
-            info = await self._pipeline.in_thread(self._decoder.open, stop=self._decoder.stop)
+            info = await self._decoding.run(self._decoder.open)
             self._times.decode_s = time.perf_counter() - begun
             self._stills = Stills(info) if self._pipeline.keep_stills else None
             pace = self._pipeline.pace(info.fps)
@@ -302,9 +305,7 @@ class _Run:
             batch = min(batch, pace.batch(self._share.slot_frames, self._pipeline.under_way))
             try:
                 begun = time.perf_counter()
-                filled = await self._pipeline.in_thread(
-                    self._decoder.fill, slot.frames[:batch], stop=self._decoder.stop
-                )
+                filled = await self._decoding.run(self._decoder.fill, slot.frames[:batch])
                 self._times.decode_s += time.perf_counter() - begun
             except BaseException:
                 self._share.release(slot)
@@ -321,6 +322,7 @@ class _Run:
             self._pipeline.decoded += filled.decoded
             batch, last = 2 * batch, filled.last
         self._inferences.put_nowait(None)
+        self._pipeline.metrics.nvdec_failures.inc(self._decoder.nvdec_failed)
 
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo, pace: Pace) -> _InferredSlot:
         count = len(filled.frame_numbers)

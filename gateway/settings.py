@@ -11,6 +11,10 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FINNEY_NETUID = 44
+FASTEST_S = 2.0
+"""What the fastest miners of the subnet take."""
+QUALITY_FLOOR = 0.94
+"""Share of the people that a good answer finds."""
 _DEVICES = Path("/dev")
 _NVIDIA_DEVICE = _DEVICES / "nvidiactl"
 _OTHER_WORDS = {
@@ -102,7 +106,7 @@ class Settings(BaseSettings):
         0, ge=0, description="The same for the pitch model. 0: FRAME_STRIDE on a GPU, 10 on a CPU."
     )
     video_decoder: Literal["auto", "nvdec", "cpu"] = Field(
-        "auto", description="auto: NVDEC with DEVICE=cuda where the driver offers it, else the CPU."
+        "auto", description="auto: the CPU; with DEVICE=cuda and fewer than 4 cores NVDEC, where there is one."
     )
     prefetch_frames: int = Field(64, ge=1, description="Decoded frames in flight a challenge; bounds shared memory.")
     confidence: float = Field(0.35, ge=0, le=1, description="Least score of a box that starts a track.")
@@ -114,6 +118,15 @@ class Settings(BaseSettings):
     challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
+    )
+    fastest_s: float = Field(
+        FASTEST_S, gt=0, lt=15, description="Seconds of the fastest miner, against which auto weighs its own speed."
+    )
+    quality_floor: float = Field(
+        QUALITY_FLOOR,
+        ge=0,
+        le=1,
+        description="Share of the people that auto wants found, where 15 seconds allow it.",
     )
     answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
     challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
@@ -16,15 +15,13 @@ from touchline.answer import FrameAnswer, parse_answer
 from touchline.contract import BALL, GOALKEEPER, KEYPOINT_COUNT, PLAYER
 from touchline.homography import pitch_homography, project
 from touchline.overlap import iou
-from touchline.pitch import KEYPOINTS_CM, LENGTH_CM, WIDTH_CM
+from touchline.pitch import LENGTH_CM, WIDTH_CM
+from touchline.score import MAX_STEP_PX, MIN_KEYPOINT_DISTANCE_PX, MIN_KEYPOINTS, fit_pitch
 
 MATCH_IOU: Final = 0.5
 BALL_REACH_PX: Final = 10.0
 KEYPOINT_REACH: Final = 0.02
 """Share of the picture's width within which a keypoint counts as found."""
-MIN_KEYPOINTS: Final = 4
-MIN_KEYPOINT_DISTANCE_PX: Final = 25.0
-MAX_STEP_PX: Final = 30.0
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -110,7 +107,7 @@ class AnswerPlausibility:
     pitch_found: float
     """Share of frames whose keypoints define a homography that a camera could have: see pitch_homography."""
     inlier_ratio: float
-    """Mean share of a frame's keypoints that agree with its homography, by the validator's fit: see _validator_fit."""
+    """Mean share of a frame's keypoints that agree with its homography, by the validator's fit: see score.fit_pitch."""
     reprojection_error_px: float
     """Mean distance of all keypoints from their place under that homography, in px of the validator's pitch picture."""
     players_in_pitch: float
@@ -160,14 +157,16 @@ def plausibility(response: Mapping[str, Any], width: int, height: int) -> Answer
     seen &= ((keypoints >= 0) & (keypoints < (width, height))).all(axis=2)
     distances = np.where(seen[:, :, None] & seen[:, None, :], _pairwise_distances(keypoints), np.nan)
     apart = ~(np.nan_to_num(distances[:, *np.triu_indices(KEYPOINT_COUNT, 1)], nan=np.inf) < MIN_KEYPOINT_DISTANCE_PX)
-    fits = [_validator_fit(*pair, width, height) for pair in zip(keypoints, seen, strict=True)]
+    fits = [
+        fit_pitch(here, (width, height), np.flatnonzero(those)) for here, those in zip(keypoints, seen, strict=True)
+    ]
     homographies = [pitch_homography(np.column_stack(pair)) for pair in zip(keypoints, seen, strict=True)]
     return AnswerPlausibility(
         frames=len(answers),
         frames_with_keypoints=float(((seen.sum(axis=1) >= MIN_KEYPOINTS) & apart.all(axis=1)).mean()),
         pitch_found=float(np.mean([homography is not None for homography in homographies])),
-        inlier_ratio=_mean([fit[0] for fit in fits if fit is not None]),
-        reprojection_error_px=_mean([fit[1] for fit in fits if fit is not None]),
+        inlier_ratio=_mean([fit.inliers for fit in fits if fit is not None]),
+        reprojection_error_px=_mean([fit.error_px for fit in fits if fit is not None]),
         players_in_pitch=_mean(
             np.concatenate(
                 [np.empty(0, np.bool_)]
@@ -246,22 +245,6 @@ def _keypoints(
         p95,
         _mean(second[in_a_row]),
     )
-
-
-def _validator_fit(keypoints: Floats, seen: Flags, width: int, height: int) -> tuple[float, float] | None:
-    """Inlier ratio and mean reprojection error in px of keypoints [32, 2], None where no homography can be fitted.
-
-    As the subnet's public validator does it: the table is scaled by width / 7000 along the pitch and height / 12000
-    across it, and a keypoint agrees within 1 % of the width, at least 12 px, of that scaled pitch.
-    """
-    if seen.sum() < MIN_KEYPOINTS:
-        return None
-    pitch = KEYPOINTS_CM[seen] * (width / WIDTH_CM, height / LENGTH_CM)
-    homography, mask = cv2.findHomography(keypoints[seen], pitch, cv2.RANSAC, max(12.0, 0.01 * width))
-    if homography is None or mask is None:
-        return None
-    projected = cv2.perspectiveTransform(keypoints[seen][None], homography)[0]
-    return float(mask.mean()), float(np.linalg.norm(projected - pitch, axis=1).mean())
 
 
 def _on_pitch(answer: FrameAnswer, homography: Floats) -> Flags:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from touchline.drawing import (
     write,
 )
 from touchline.pitch_map import Paths, Trail, draw_map, map_size
+from touchline.video_rate import LOOKAHEAD, frame_rate
+from touchline.video_read import TURNS, UnreadableVideo, frames, open_video, packets, turn, video_stream
 from touchline.video_write import video_writer
 
 Progress = Callable[[int, int], None]
@@ -64,6 +67,8 @@ class Clip:
     height: int
     frame_count: int
     rate: Fraction
+    turn: int = 0
+    """Degrees clockwise by which decoded pictures are turned to be upright; width and height are those of upright."""
 
     def height_at(self, width: int) -> int:
         """The even height of a picture of that width."""
@@ -103,7 +108,7 @@ def render_video(
     done = 0
     with video_writer(out, *size, clip.rate) as add:
         canvas: Picture = np.full((height, size[0], 3), PAPER.as_bgr(), np.uint8)
-        for number, picture in _pictures(clip, PICTURE_WIDTH):
+        for number, picture in pictures(clip, PICTURE_WIDTH):
             view = match.views.get(number)
             if view is not None:
                 draw_answer(picture, view, PICTURE_WIDTH / clip.width)
@@ -112,23 +117,28 @@ def render_video(
             add(canvas)
             done = number + 1
             progress(done, clip.frame_count)
-        match.check_answered_frames(done)
+        _check_answered_frames(clip, match.views, done)
 
 
-def render_contact_sheet(video: Path, response: Mapping[str, Any], out: Path, count: int = 6) -> None:
+def render_contact_sheet(
+    video: Path, response: Mapping[str, Any], out: Path, count: int = 6, notes: Mapping[int, str] | None = None
+) -> None:
     """Write a PNG of evenly spaced annotated frames, each beside its pitch from above, under a line of clip facts.
 
     count: frames on the sheet; a shorter video gives all of its own.
+    notes: the frames to show instead, by number, each with a line of text.
     Raises ValueError for a count below 1, RenderError and OSError as render_video does.
     """
     if count < 1:
         raise ValueError(f"a contact sheet of {count} frames")
     clip = probe(video)
     match = _Match.of(clip, response)
-    # The middle of each of count equal parts: the first and last frame of a clip are its least typical.
-    chosen = np.unique(((np.arange(count) + 0.5) * clip.frame_count / count).astype(int)).tolist()
+    if notes is None:
+        # The middle of each of count equal parts: the first and last frame of a clip are its least typical.
+        notes = dict.fromkeys(((np.arange(count) + 0.5) * clip.frame_count / count).astype(int).tolist(), "")
     tiles = [
-        _tile(match, number, picture) for number, picture in _pictures(clip, _SHEET_PICTURE_WIDTH, frozenset(chosen))
+        _tile(match, number, picture, notes[number])
+        for number, picture in pictures(clip, _SHEET_PICTURE_WIDTH, frozenset(notes))
     ]
     if not tiles:
         raise RenderError(f"no frame of {video} can be decoded. Check that it plays.")
@@ -140,37 +150,55 @@ def render_contact_sheet(video: Path, response: Mapping[str, Any], out: Path, co
 
 
 def probe(video: Path) -> Clip:
-    """Read a video's size, rate and number of frames (by its packets, undecoded). Raises RenderError."""
+    """Read a video's size, rate and number of frames, which is known when all were decoded. Raises RenderError."""
     with _opened(video) as container:
-        stream = container.streams.video[0]
-        count = sum(packet.size > 0 for packet in container.demux(stream))
-        if not count or not stream.width or not stream.height:
+        stream = video_stream(container)
+        count, first = 0, None
+        for frame in frames(container):
+            first = first or frame
+            count += 1
+        if first is None:
             raise RenderError(f"{video} holds no video frames. Check that it plays.")
-        return Clip(video, stream.width, stream.height, count, stream.average_rate or Fraction(25))
+        degrees = turn(first)
+        size = (stream.height, stream.width) if degrees in (90, 270) else (stream.width, stream.height)
+    with _opened(video) as container:
+        stream = video_stream(container)
+        rate = frame_rate(stream, list(islice(packets(container, stream), LOOKAHEAD)))
+    return Clip(video, *size, count, rate, degrees)
+
+
+def answers_about(clip: Clip, response: Mapping[str, Any]) -> dict[int, FrameAnswer]:
+    """A response's frames by number. Raises RenderError when it is malformed or not about this clip."""
+    try:
+        answers = parse_answer(response)
+    except AnswerError as error:
+        raise RenderError(f"{error}. Give the response body that `touchline challenge` saved.") from error
+    _check_coordinates(clip, answers)
+    _check_answered_frames(clip, answers, clip.frame_count)
+    return answers
 
 
 @contextmanager
 def _opened(video: Path) -> Iterator[av.container.InputContainer]:
     try:
-        with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise RenderError(f"{video} has no video stream.")
-            container.streams.video[0].thread_type = "AUTO"
+        with video.open("rb") as file, open_video(file) as container:
+            video_stream(container).thread_type = "AUTO"
             yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise RenderError(
-            f"cannot read the video {video}: {error.strerror}. Check the path and that it plays."
-        ) from error
+    except UnreadableVideo as error:
+        raise RenderError(f"cannot read the video {video}: {error}. Check that it plays.") from error
+    except OSError as error:
+        raise RenderError(f"cannot read the video {video}: {error.strerror}. Check the path.") from error
 
 
-def _pictures(clip: Clip, width: int, only: frozenset[int] | None = None) -> Iterator[tuple[int, Picture]]:
+def pictures(clip: Clip, width: int, only: frozenset[int] | None = None) -> Iterator[tuple[int, Picture]]:
     """Decode a clip's frames with their numbers, all or only some, scaled to one width."""
     height = clip.height_at(width)
     with _opened(clip.path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        size = (height, width) if clip.turn in (90, 270) else (width, height)
+        for number, frame in enumerate(frames(container)):
             if only is None or number in only:
-                scaled = frame.reformat(width, height, "bgr24", interpolation=Interpolation.BICUBIC)
-                yield number, scaled.to_ndarray()
+                scaled = frame.reformat(*size, "bgr24", interpolation=Interpolation.BICUBIC).to_ndarray()
+                yield number, cv2.rotate(scaled, TURNS[clip.turn]) if clip.turn else scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,24 +212,8 @@ class _Match:
 
     @classmethod
     def of(cls, clip: Clip, response: Mapping[str, Any]) -> _Match:
-        try:
-            answers = parse_answer(response)
-        except AnswerError as error:
-            raise RenderError(f"{error}. Give the response body that `touchline challenge` saved.") from error
-        _check_coordinates(clip, answers)
-        views = {number: FrameView.of(answer) for number, answer in answers.items()}
-        match = cls(clip, views, Paths(views), processing_time(response))
-        match.check_answered_frames(clip.frame_count)
-        return match
-
-    def check_answered_frames(self, frame_count: int) -> None:
-        """Raise RenderError when the answer numbers frames that the video does not have."""
-        last = max(self.views)
-        if last >= frame_count:
-            raise RenderError(
-                f"the response answers frame {last}, but {self.clip.path} ends at frame {frame_count - 1}. "
-                "Give the video that the challenge was about."
-            )
+        views = {number: FrameView.of(answer) for number, answer in answers_about(clip, response).items()}
+        return cls(clip, views, Paths(views), processing_time(response))
 
     def trails(self, number: int) -> list[Trail]:
         """Where the tracks of a frame stood during the second before it."""
@@ -209,6 +221,16 @@ class _Match:
         if view is None:
             return []
         return self.paths.trails(view, round(self.clip.rate))
+
+
+def _check_answered_frames(clip: Clip, answered: Iterable[int], frame_count: int) -> None:
+    """Raise RenderError when the answer numbers frames that the video does not have."""
+    last = max(answered)
+    if last >= frame_count:
+        raise RenderError(
+            f"the response answers frame {last}, but {clip.path} ends at frame {frame_count - 1}. "
+            "Give the video that the challenge was about."
+        )
 
 
 def _check_coordinates(clip: Clip, answers: Mapping[int, FrameAnswer]) -> None:
@@ -290,7 +312,7 @@ class _Panel:
         strip[rows < heights] = np.array(_BAR.as_bgr(), np.uint8)
 
 
-def _tile(match: _Match, number: int, picture: Picture) -> Picture:
+def _tile(match: _Match, number: int, picture: Picture, note: str = "") -> Picture:
     """One frame of the sheet: the annotated picture, right of it the pitch from above and what was found."""
     clip, view = match.clip, match.views.get(number)
     if view is not None:
@@ -303,6 +325,8 @@ def _tile(match: _Match, number: int, picture: Picture) -> Picture:
     left, top = _SHEET_PICTURE_WIDTH + 16, len(pitch) + 34
     used = write(tile, f"Frame {number}", (left, top), 22, weight=600)
     write(tile, f"{float(number / clip.rate):.2f} s", (left + used + 12, top), 16, FAINT_INK)
+    if note:
+        write(tile, note, (left, top + 126), 15)
     if view is None:
         return tile
     for class_id in reversed(range(len(CLASS_NAMES))):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.video.decode import Decoder
-from gateway.video.download import GrowingFile
+from gateway.video.growing_file import GrowingFile
 
 SIZE = (1024, 576)
 """Width and height of the model input."""

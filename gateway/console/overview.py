@@ -35,6 +35,7 @@ class Overview:
     limit: int
     slots: int
     slots_free: int
+    gpus: int
     nodes: int
     metagraph_age_s: float | None
     registered: bool
@@ -99,6 +100,7 @@ def look(
         limit=int(value_of(metrics.limit)),
         slots=int(value_of(metrics.slots)),
         slots_free=int(value_of(metrics.slots_free)),
+        gpus=int(value_of(metrics.gpus)),
         nodes=len(metagraph),
         metagraph_age_s=metagraph.age_s,
         registered=metagraph.find(hotkey) is not None,

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from touchline.video_read import TURNS
+
 Pixels = npt.NDArray[np.uint8]
 
 _BT709: Final = 1
@@ -21,22 +23,34 @@ cv2.setNumThreads(1)
 
 
 class Scaler:
-    """Scales frames to `width` x `height` RGB, bilinearly. Used by one thread at a time.
+    """Scales frames to `width` x `height` RGB, bilinearly, and turns them. Used by one thread at a time.
 
-    OpenCV scales the planes and converts what came out, straight into its place: half of swscale's time.
+    `turn` is in degrees clockwise, 0, 90, 180 or 270; width and height are those after it. OpenCV scales the planes and
+    converts what came out, straight into its place: half of swscale's time.
     """
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, turn: int = 0) -> None:
+        self._turn = TURNS.get(turn)
+        if turn in (90, 270):
+            width, height = height, width
         even_width, even_height = width + width % 2, height + height % 2
         self._i420 = np.zeros((even_height * 3 // 2, even_width), np.uint8)
         luma, chroma = np.split(self._i420.reshape(-1), [even_height * even_width])
         half = even_height // 2, even_width // 2
         self._planes = [luma.reshape(even_height, even_width)[:height, :width], *chroma.reshape(2, *half)]
-        self._uneven = np.empty((even_height, even_width, 3), np.uint8) if width % 2 or height % 2 else None
+        self._size = height, width
+        self._is_direct = self._turn is None and not (width % 2 or height % 2)
+        self._rgb = np.empty((0 if self._is_direct else even_height, even_width, 3), np.uint8)
+        self._is_bt709 = False
         self._unpacking = VideoReformatter()
 
     def scale(self, frame: av.VideoFrame, target: Pixels) -> None:
         """Write the frame into `target`, uint8 [height, width, 3]."""
+        self.load(frame)
+        self.store(target)
+
+    def load(self, frame: av.VideoFrame) -> None:
+        """Scale the frame's planes."""
         planar = frame
         if frame.format.name != "yuv420p" or frame.color_range == ColorRange.JPEG:
             planar = self._unpacking.reformat(frame, format="yuv420p", dst_color_range=ColorRange.MPEG, threads=1)
@@ -44,12 +58,17 @@ class Scaler:
             # Two pixels of a line make one of the scaled: of a much larger picture the others would be left out.
             interpolation = cv2.INTER_AREA if source.width > 2 * scaled.shape[1] else cv2.INTER_LINEAR
             cv2.resize(_pixels(source), scaled.shape[::-1], scaled, interpolation=interpolation)
-        rgb = target if self._uneven is None else self._uneven
+        self._is_bt709 = frame.colorspace == _BT709
+
+    def store(self, target: Pixels) -> None:
+        """Write the frame that was loaded into `target`, uint8 [height, width, 3]. All that touches it is this."""
+        rgb = target if self._is_direct else self._rgb
         cv2.cvtColor(self._i420, cv2.COLOR_YUV2RGB_I420, rgb)
-        if frame.colorspace == _BT709:
+        if self._is_bt709:
             cv2.transform(rgb, _FROM_BT601, rgb)
-        if rgb is not target:
-            target[...] = rgb[: target.shape[0], : target.shape[1]]
+        if not self._is_direct:
+            upright = rgb[: self._size[0], : self._size[1]]
+            target[...] = upright if self._turn is None else cv2.rotate(upright, self._turn)
 
 
 def _pixels(plane: VideoPlane) -> Pixels:

@@ -30,7 +30,7 @@ class Stills:
         self.letterbox = info.letterbox
         self.fps = info.fps
         # The middle of each of equal parts: the first and last frame of a clip are its least typical.
-        every = (info.frames or _USUAL_FRAMES) / STILLS
+        every = (info.frames or round(info.duration_s * info.fps) or _USUAL_FRAMES) / STILLS
         self._wanted = deque(round((index + 0.5) * every) for index in range(STILLS))
         self._copies: dict[int, Frames] = {}
         self.pictures: dict[int, bytes] = {}

@@ -28,7 +28,6 @@ from commands.bench_challenge import (
     as_truth,
     bench_challenge,
     score,
-    speed_score,
 )
 from commands.bench_engine import BenchEngineError, Load, bench_engine, read_perf_analyzer, recommended, tree_mib
 from local.triton import LocalTriton
@@ -143,11 +142,6 @@ def measured(elapsed: float, people: float, keypoints: float) -> Measured:
 
 
 def test_the_score_is_the_validators() -> None:
-    assert speed_score(2.0, 2.0) == 1
-    assert speed_score(15.0, 2.0) == 0
-    assert speed_score(8.5, 2.0) == pytest.approx(math.exp(-2.5))
-    assert speed_score(20.0, 20.0) == 1
-    assert speed_score(20.1, 20.0) == 0
     assert score(measured(2.0, 0.8, 0.6), 2.0) == pytest.approx(0.65 * 0.7 + 0.35)
     assert score(measured(2.0, 0.8, math.nan), 2.0) == pytest.approx(0.65 * 0.8 + 0.35)
     assert score(measured(15.0, math.nan, math.nan), 2.0) == 0

@@ -149,4 +149,4 @@ def test_a_size_that_cannot_be(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--pitch-imgsz: there are no weights for the pitch"):
         export_models({"player": weights}, ExportOptions("onnx", tmp_path, pitch_size=SMALL))
     with pytest.raises(WeightsError, match=r"pitch\.onnx: the size .* is fixed in it\. Give the \.pt"):
-        pitch(BUNDLED, tmp_path, (544, 960), SMALL)
+        pitch(BUNDLED, tmp_path, (576, 1024), SMALL)

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.pace import (
-    FASTEST_S,
     LATEST_S,
-    QUALITY_FLOOR,
     Aim,
     Experience,
     Left,
@@ -22,7 +20,7 @@ from gateway.pace import (
     frames_expected,
     score,
 )
-from gateway.settings import Settings
+from gateway.settings import FASTEST_S, QUALITY_FLOOR, Settings
 from gateway.stride_quality import PEOPLE_FOUND
 
 PLAYER_S, PITCH_S, GATEWAY_S = 0.049, 0.023, 0.002
@@ -211,6 +209,14 @@ def test_auto_is_about_the_best_of_what_keeps_the_floor(slow: float) -> None:
     auto = run(BY_SCORE, warm_up=slow)
     assert expectation(auto) >= best - 0.01
     assert expected_quality(auto.pace.planned, 25.0) >= QUALITY_FLOOR
+
+
+def test_auto_keeps_to_the_floor_and_the_fastest_that_are_set() -> None:
+    usual = run(BY_SCORE).pace.planned
+    assert run(replace(BY_SCORE, quality_floor=0.98)).pace.planned < usual
+    assert run(replace(BY_SCORE, quality_floor=0.6, fastest_s=0.5)).pace.planned > usual
+    aim = Aim.of(Settings(_env_file=None, fastest_s=3, quality_floor=0.9))
+    assert (aim.fastest_s, aim.quality_floor) == (3, 0.9)
 
 
 def test_auto_gives_the_floor_up_only_when_time_is_over() -> None:

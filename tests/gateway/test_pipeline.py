@@ -90,8 +90,8 @@ async def test_bytes_and_shared_memory_give_the_same_answer(
     [
         ("missing", 502, "download_failed", "answered 404"),
         ("empty", 422, "bad_video", "empty"),
-        ("text", 422, "bad_video", "cannot be decoded"),
-        ("header_only", 422, "bad_video", "no video stream"),
+        ("text", 422, "bad_video", "is text, not a video"),
+        ("header_only", 422, "bad_video", "cut off inside its index"),
         ("audio", 422, "bad_video", "no video stream"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _ENCODING = {
     "libx265": {"preset": "ultrafast", "x265-params": "bframes=3:log-level=error"},
     "mpeg4": {"bf": "2"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"preset": "10", "crf": "10", "svtav1-params": "lp=1"},
+    "mpeg2video": {"bf": "2", "q": "4"},
 }
 
 
@@ -40,17 +43,36 @@ def make_video(
     fps: Fraction | int = 25,
     faststart: bool = True,
     codec: str = "libx264",
+    encoding: Mapping[str, str] | None = None,
+    muxing: Mapping[str, str] | None = None,
+    times: Callable[[int], int] = lambda number: number,
+    matrix: Sequence[int] | None = None,
+    rewrite: Callable[[av.Packet], None] = lambda packet: None,
 ) -> Path:
-    """A video whose frame n shows frame_image(n), with B-frames where the codec has them."""
-    options = {"movflags": "faststart"} if faststart else {}
+    """A video whose frame n shows frame_image(n), with B-frames where the codec has them.
+
+    `encoding` and `muxing` are FFmpeg's options, `times` the frames' times in 1/fps, `matrix` the first two columns and
+    rows of a display matrix; `rewrite` may change packets before they are written.
+    """
+    options = dict(muxing or {}) | ({"movflags": "faststart"} if faststart and muxing is None else {})
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=fps, options={"g": "25", **_ENCODING.get(codec, {})})
+        stream = container.add_stream(
+            codec, rate=fps, options={"g": "25", **_ENCODING.get(codec, {}), **(encoding or {})}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if matrix is not None:
+            stream.set_display_matrix((*matrix[:2], 0, *matrix[2:], 0, 0, 0, 1 << 30))
+
+        def write(packets: Iterable[av.Packet]) -> None:
+            for packet in packets:
+                rewrite(packet)
+                container.mux(packet)
+
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(frame_image(number, width, height), format="rgb24")
-            frame.pts, frame.time_base = number, 1 / Fraction(fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            frame.pts, frame.time_base = times(number), 1 / Fraction(fps)
+            write(stream.encode(frame))
+        write(stream.encode())
     return path
 
 

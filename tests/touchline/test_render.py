@@ -231,7 +231,7 @@ def test_bad_videos_are_named(clip, answer, tmp_path):
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(RenderError, match=r"sound.mp4 has no video"):
+    with pytest.raises(RenderError, match=r"sound.mp4: the file has no video stream"):
         render_video(sound, answer, tmp_path / "out" / "annotated.mp4")
     assert not (tmp_path / "out").exists()
 

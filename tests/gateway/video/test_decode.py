@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from fractions import Fraction
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -19,6 +21,9 @@ from gateway.video.decode import Decoder, DecodingStopped
 from gateway.video.growing_file import GrowingFile
 from tests.support.videos import make_video, read_number
 from touchline.contract import LETTERBOX_GREY, Letterbox
+from touchline.video_read import packets
+
+CASES = Path(__file__).parents[2] / "cases"
 
 
 def decoder(file: GrowingFile, **values: Any) -> Decoder:
@@ -88,7 +93,7 @@ def test_what_no_frame_needs_is_not_decoded(threads: int, tmp_path: Path) -> Non
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
-        frames = list(codec.decode(container, stream, None, lambda number: number % 4 == 0))
+        frames = list(codec.decode(packets(container, stream), stream, None, lambda number: number % 4 == 0))
     seen = [None if frame is None else read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
     assert [number for number in seen if number is not None] == [n for n, frame in enumerate(frames) if frame]
     assert len(frames) == 100
@@ -187,7 +192,7 @@ def test_the_stride_may_grow_on_the_way(tmp_path: Path) -> None:
 def test_a_decoder_of_its_own_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way NVDEC goes, with a CPU decoder behind the seam."""
 
-    def cpu_context(stream: av.video.stream.VideoStream, width: int, height: int) -> av.CodecContext:
+    def cpu_context(stream: av.video.stream.VideoStream, width: int, height: int, gpu: int) -> av.CodecContext:
         context = av.CodecContext.create("h264", "r")
         context.extradata = stream.codec_context.extradata
         return context
@@ -200,6 +205,7 @@ def test_a_decoder_of_its_own_gives_the_same_frames(tmp_path: Path, monkeypatch:
 
 def test_nvdec_is_chosen_only_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "nvdec_works", lambda: True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
     assert (codec.choose_decoder("auto"), codec.choose_decoder("cpu")) == ("nvdec", "cpu")
     monkeypatch.setattr(codec, "nvdec_works", lambda: False)
     assert codec.choose_decoder("auto") == "cpu"
@@ -209,3 +215,104 @@ def test_nvdec_is_chosen_only_where_it_works(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_nvdec_decoder_is_in_this_ffmpeg() -> None:
     assert set(codec.NVDEC.values()) <= av.codecs_available
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        *((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)),
+        *((-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)),
+    ],
+)
+def test_the_slot_holds_the_picture_as_cv2_turns_it(matrix: tuple[int, ...], container: str, tmp_path: Path) -> None:
+    turned = [65536 * value for value in matrix]
+    path = make_video(tmp_path / f"v.{container}", 3, width=160, height=96, matrix=turned, muxing={})
+    expected = cv2.VideoCapture(str(path)).read()[1]
+    slot = np.zeros((4, 96, 160, 3), np.uint8)
+    with whole_file(path) as file, decoder(file) as decoding:
+        info = decoding.open()
+        decoding.fill(slot)
+    assert info.letterbox.source_size == expected.shape[1::-1]
+    width, height = info.letterbox.content_size
+    left, top = info.letterbox.offset
+    seen = slot[0, top : top + height, left : left + width, ::-1].astype(int)
+    assert np.abs(seen - cv2.resize(expected, (width, height), interpolation=cv2.INTER_AREA)).mean() < 6
+
+
+def test_the_header_is_a_hint() -> None:
+    """What an edit list hides is not counted, and a rate that nobody films at is not told."""
+    for name, fps, frames, duration_s in (
+        ("21_edit_list_1200_hidden_of_1500.mp4", 25, 300, 12),
+        ("28_header_says_606_fps.mp4", 25, 60, 0.099),
+        ("06_600_frames_no_count.mkv", 25, 0, 24),
+    ):
+        with whole_file(CASES / name) as file, decoder(file) as decoding:
+            info = decoding.open()
+            assert (info.fps, info.frames, info.duration_s) == (fps, frames, pytest.approx(duration_s)), name
+
+
+class Nvdec:
+    """A CPU decoder behind the seam of NVDEC's, which keeps hidden frames and fails where it is told to."""
+
+    def __init__(self, stream: av.video.stream.VideoStream, fails_at: int | None) -> None:
+        self._context = av.CodecContext.create("h264", "r")
+        self._context.extradata = stream.codec_context.extradata
+        self._left = fails_at
+
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise av.error.ExternalError(542398533, "Generic error in an external library")
+        if packet is not None and packet.is_discard:
+            copy = av.Packet(bytes(packet))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            packet = copy
+        return self._context.decode(packet)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 20, 45])
+def test_when_nvdec_fails_the_cpu_takes_over_and_nothing_else_changes(
+    fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(tmp_path / "v.mp4", 50)
+    expected = decode_all(path, 8)
+    monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, *size: Nvdec(stream, fails_at))
+    assert decode_all(path, 8, nvdec=True) == expected
+
+
+def test_nvdec_shows_no_frame_that_an_edit_list_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = CASES / "21_edit_list_1200_hidden_of_1500.mp4"
+    expected = decode_all(path, 8, frame_stride=10)
+    monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, *size: Nvdec(stream, None))
+    assert decode_all(path, 8, frame_stride=10, nvdec=True) == expected
+
+
+def test_nvdec_decodes_on_the_gpu_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, width, height, gpu: asked.append(gpu))
+    path = make_video(tmp_path / "v.mp4", 3)
+    for gpu in (0, 1):
+        assert decode_all(path, 8, nvdec=True, gpu=gpu)[0][0] == [0, 2]
+    assert asked == [0, 1]
+
+
+def test_auto_takes_nvdec_only_where_cores_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "nvdec_works", lambda: True)
+    for cores, chosen in ((2, "nvdec"), (16, "cpu")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert codec.choose_decoder("auto") == chosen
+        assert codec.choose_decoder("nvdec") == "nvdec"
+
+
+@pytest.mark.parametrize("layout", ["yuv420p10le", "yuv422p", "yuv444p"])
+def test_nvdec_is_not_asked_for_what_no_card_decodes(layout: str, tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, layout
+        container.mux(stream.encode(av.VideoFrame(160, 96, layout)))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert codec.nvdec_context(container.streams.video[0], 160, 96) is None
