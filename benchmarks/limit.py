@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc.aio as grpcclient
 from rich.console import Console
 from rich.table import Table
 
@@ -29,15 +26,14 @@ from benchmarks.common import (
     spread,
     take_cores,
 )
-from commands.bench_engine import unregister
 from demo.match import Match
-from gateway.inference.triton import CHANNEL
+from gateway.inference.slots import Slot, SlotPool
+from gateway.inference.triton import Triton
 from gateway.settings import Settings
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
 from local.validator import served_file
-from touchline.contract import DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL
 
 WHY = {
     "sum": "the sum, because decoding and the engine compute on the same cores",
@@ -127,9 +123,9 @@ def input_size(stack: LocalStack) -> tuple[int, int]:
     """Height and width of the served models' input."""
 
     async def ask() -> tuple[int, int]:
-        async with grpcclient.InferenceServerClient(stack.triton.grpc_url, channel_args=CHANNEL) as client:
-            config = (await client.get_model_config(PITCH_MODEL)).config
-        return config.input[0].dims[0], config.input[0].dims[1]
+        async with Triton(stack.triton.grpc_url, shared_memory="off", timeout_s=10.0) as triton:
+            models = await triton.discover()
+        return models.height, models.width
 
     return asyncio.run(ask())
 
@@ -150,35 +146,25 @@ async def engine_alone(url: str, counts: Counts, frames: npt.NDArray[np.uint8], 
 
     `frames`, uint8 [n, H, W, 3], are what the slots hold, n a multiple of `in_flight`.
     """
-    slot_bytes = frames.nbytes // in_flight
-    memory = SharedMemory(name=f"touchline-bench-{secrets.token_hex(4)}", create=True, size=frames.nbytes)
-    memory.buf[: frames.nbytes] = frames.reshape(-1).data
+    pool = SlotPool(slots=in_flight, slot_shape=(len(frames) // in_flight, *frames.shape[1:]))
     try:
-        async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
-            await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
+        slots = [await pool.acquire() for _ in range(in_flight)]
+        for slot, content in zip(slots, np.split(frames, in_flight), strict=True):
+            slot.frames[:] = content
+        async with Triton(url, shared_memory="system", timeout_s=600.0) as triton:
+            await triton.attach(pool)
             waiting = plan(counts)[::-1]
 
-            async def request(model: str, count: int, slot: int) -> None:
-                shape = [count, *frames.shape[1:]]
-                tensor = grpcclient.InferInput(INPUT, shape, "UINT8")
-                tensor.set_shared_memory(memory.name, int(np.prod(shape)), slot * slot_bytes)
-                output = grpcclient.InferRequestedOutput(KEYPOINTS if model == PITCH_MODEL else DETECTIONS)
-                await client.infer(model, [tensor], outputs=[output])
-
-            async def work(slot: int) -> None:
+            async def work(slot: Slot) -> None:
                 while waiting:
                     models = waiting.pop()
-                    await asyncio.gather(*(request(model, count, slot) for model, count in models.items() if count))
+                    await asyncio.gather(*(triton.infer(model, slot, count) for model, count in models.items()))
 
-            try:
-                began = time.perf_counter()
-                await asyncio.gather(*(work(slot) for slot in range(in_flight)))
-                return time.perf_counter() - began
-            finally:
-                await unregister(client, memory.name)
+            began = time.perf_counter()
+            await asyncio.gather(*(work(slot) for slot in slots))
+            return time.perf_counter() - began
     finally:
-        memory.close()
-        memory.unlink()
+        pool.close()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -16,44 +15,33 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
-import tritonclient.grpc.aio as grpcclient
 import typer
 from rich.console import Console
 from rich.table import Table
-from tritonclient.utils import InferenceServerException
 
 from commands.terminal import CommandError, check_file, numbers, screen
-from gateway.inference.triton import CHANNEL
+from gateway.errors import GatewayError
+from gateway.inference.slots import Slot, SlotPool
+from gateway.inference.triton import ServedModel, Triton
 from local.progress import progress_bar, spinner
 from local.scraped import NotScraped, scraped
 from local.triton import DEFAULT_REPOSITORY, LocalTriton, LocalTritonError
 from touchline.atomic_file import replacing
-from touchline.contract import BALL_MODEL, INPUT, PITCH_MODEL, PLAYER_MODEL
+from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 
 GOOD_ENOUGH: Final = 0.97
 """The smallest batch that reaches this share of the best throughput is recommended: first frames come sooner."""
-_RELEASE_S: Final = 5.0
-_ROLES: Final = (PLAYER_MODEL, PITCH_MODEL, BALL_MODEL)
+_ASK_S: Final = 10.0
+_INFER_S: Final = 600.0
+"""For one request: long, because a large batch on a slow machine is to be measured and not to be given up."""
 
 
 class BenchEngineError(CommandError):
     """A CommandError of this command's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A served model."""
-
-    name: str
-    height: int
-    width: int
-    max_batch: int
-    output: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +117,8 @@ def bench_engine(
                     )
     except LocalTritonError as error:
         raise BenchEngineError(str(error)) from error
-    except InferenceServerException as error:
-        raise BenchEngineError(f"Triton answered: {error.message()}; is this a running one's gRPC?") from error
+    except GatewayError as error:
+        raise BenchEngineError(str(error)) from error
     if not loads:
         raise BenchEngineError("none of the models takes a batch of these sizes; give smaller ones with --batch")
     ranked = sorted(loads, key=lambda load: (load.model, -load.frames_per_s))
@@ -269,91 +257,56 @@ def _measured(  # noqa: PLR0917
     return loads
 
 
-async def served_models(url: str) -> list[Model]:
+async def served_models(url: str) -> list[ServedModel]:
     """The models of the contract that a Triton serves. Raises BenchEngineError when there are none."""
-    async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
-        models = []
-        for name in _ROLES:
-            if not await client.is_model_ready(name, client_timeout=10.0):
-                continue
-            config = (await client.get_model_config(name, client_timeout=10.0)).config
-            if config.input[0].name != INPUT:
-                raise BenchEngineError(f"model {name} has no input {INPUT!r}; export it with `touchline export`")
-            height, width, _ = config.input[0].dims
-            models.append(Model(name, height, width, config.max_batch_size, config.output[0].name))
+    async with Triton(url, shared_memory="off", timeout_s=_ASK_S) as triton:
+        models = await triton.models()
     if not models:
-        raise BenchEngineError(f"Triton at {url} serves none of {', '.join(_ROLES)}")
+        raise BenchEngineError(f"Triton at {url} serves none of {PLAYER_MODEL}, {PITCH_MODEL}, {BALL_MODEL}")
     return models
 
 
 async def by_requests(
-    url: str, model: Model, batch: int, concurrency: int, seconds: float
+    url: str, model: ServedModel, batch: int, concurrency: int, seconds: float
 ) -> tuple[float, tuple[float, float, float]]:
     """Frames/s, and p50, p95 and p99 latency in ms, with `concurrency` requests in flight for `seconds`.
 
-    Every request in flight has frames of its own in one shared-memory region; bytes where Triton cannot open it.
+    Every request in flight has a slot of its own in shared memory; bytes where Triton cannot open it.
     """
-    shape = [batch, model.height, model.width, 3]
-    count = int(np.prod(shape))
-    memory = SharedMemory(name=f"touchline-bench-{secrets.token_hex(4)}", create=True, size=count * concurrency)
-    frames = np.random.default_rng(0).integers(0, 256, (concurrency, *shape), np.uint8)
-    np.ndarray(frames.shape, np.uint8, buffer=memory.buf)[:] = frames
+    pool = SlotPool(
+        slots=concurrency, slot_shape=(batch, model.height, model.width, 3), sized_by="--batch or --concurrency"
+    )
     latencies: list[float] = []
     try:
-        async with grpcclient.InferenceServerClient(url, channel_args=CHANNEL) as client:
-            try:
-                await client.register_system_shared_memory(memory.name, f"/{memory.name}", frames.nbytes)
-                shared = True
-            except InferenceServerException:
-                shared = False
+        slots = [await pool.acquire() for _ in range(concurrency)]
+        rng = np.random.default_rng(0)
+        for slot in slots:
+            slot.frames[:] = rng.integers(0, 256, slot.frames.shape, np.uint8)
+        async with Triton(url, shared_memory="auto", timeout_s=_INFER_S) as triton:
+            await triton.attach(pool)
 
-            async def work(index: int, until: float) -> None:
-                tensor = grpcclient.InferInput(INPUT, shape, "UINT8")
-                if shared:
-                    tensor.set_shared_memory(memory.name, count, index * count)
-                else:
-                    tensor.set_data_from_numpy(frames[index])
-                output = grpcclient.InferRequestedOutput(model.output)
+            async def work(slot: Slot, until: float) -> None:
                 # Once at least: that is the warm-up, and all that is measured of an engine that is very slow.
                 while True:
                     sent = time.perf_counter()
-                    await client.infer(model.name, [tensor], outputs=[output])
+                    await triton.infer(model.name, slot, batch)
                     latencies.append(time.perf_counter() - sent)
                     if time.perf_counter() >= until:
                         return
 
-            try:
-                await asyncio.gather(*(work(index, 0.0) for index in range(concurrency)))
-                latencies.clear()
-                began = time.perf_counter()
-                await asyncio.gather(*(work(index, began + seconds) for index in range(concurrency)))
-                elapsed = time.perf_counter() - began
-            finally:
-                if shared:
-                    await unregister(client, memory.name)
+            await asyncio.gather(*(work(slot, 0.0) for slot in slots))
+            latencies.clear()
+            began = time.perf_counter()
+            await asyncio.gather(*(work(slot, began + seconds) for slot in slots))
+            elapsed = time.perf_counter() - began
     finally:
-        memory.close()
-        memory.unlink()
+        pool.close()
     p50, p95, p99 = (1000 * float(value) for value in np.percentile(latencies, [50, 95, 99]))
     return batch * len(latencies) / elapsed, (p50, p95, p99)
 
 
-async def unregister(client: grpcclient.InferenceServerClient, region: str) -> None:
-    """Take a region back from Triton, which lets go of a request's memory only some time after its reply."""
-    deadline = time.monotonic() + _RELEASE_S
-    while True:
-        try:
-            await client.unregister_system_shared_memory(region)
-        except InferenceServerException as error:
-            if "in use" not in str(error) or time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.02)
-        else:
-            return
-
-
 def by_perf_analyzer(  # noqa: PLR0917
-    analyzer: str, url: str, model: Model, batch: int, concurrency: int, seconds: float
+    analyzer: str, url: str, model: ServedModel, batch: int, concurrency: int, seconds: float
 ) -> tuple[float, tuple[float, float, float]]:
     """The same by NVIDIA's perf_analyzer. Raises BenchEngineError with the end of what it said."""
     with tempfile.TemporaryDirectory(prefix="touchline-") as directory:

@@ -24,7 +24,7 @@ class Sample:
 def scraped(url: str, name: str, timeout_s: float = 5.0) -> list[Sample]:
     """The samples called `name` on the page at `url`, none where it has no such; raises NotScraped.
 
-    A counter's name ends in _total, which Triton leaves out on its page: it may be left out here too.
+    A counter may be named with its _total or without.
     """
     try:
         # A proxy of the environment is for the internet, not for a server of one's own.
@@ -33,7 +33,8 @@ def scraped(url: str, name: str, timeout_s: float = 5.0) -> list[Sample]:
             Sample(sample.labels, sample.value)
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
-            if name in (sample.name, sample.name.removesuffix("_total"))
+            # The parser ends every counter's name in _total, as OpenMetrics does; Triton's page does not.
+            if sample.name == name or (family.type == "counter" and sample.name == f"{name}_total")
         ]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NotScraped(f"{url} gives no metrics: {error or type(error).__name__}") from error

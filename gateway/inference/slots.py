@@ -34,7 +34,14 @@ class SlotPool:
     A process that is killed leaves the region to Python's resource tracker, which unlinks it.
     """
 
-    def __init__(self, *, slots: int, slot_shape: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        slot_shape: tuple[int, int, int, int],
+        sized_by: str = "PREFETCH_FRAMES or MAX_CONCURRENT_CHALLENGES",
+    ) -> None:
+        """`sized_by` names to the user what decides how many slots there are, or how large."""
         slot_bytes = int(np.prod(slot_shape))
         self.slot_count = slots
         self.slot_shape = slot_shape
@@ -47,7 +54,7 @@ class SlotPool:
             # A page that cannot be had when it is written kills the process, so it is asked for here.
             raise InferenceUnavailable(
                 f"{_SHARED_MEMORY} has {free // 2**20} MiB free, the slots need {-(-self.byte_size // 2**20)}: lower "
-                "PREFETCH_FRAMES or MAX_CONCURRENT_CHALLENGES, or give the container a larger --shm-size"
+                f"{sized_by}, or give the container a larger --shm-size"
             )
         try:
             self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)

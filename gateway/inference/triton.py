@@ -41,6 +41,17 @@ _REGION_GONE = "unable to find shared memory region"
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model of the contract that a Triton has ready; its input is uint8 [N, height, width, 3]."""
+
+    name: str
+    height: int
+    width: int
+    max_batch: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModels:
     """What Triton serves, as far as the contract leaves it open."""
 
@@ -96,36 +107,37 @@ class Triton:
         Raises InferenceUnavailable while Triton or a required model is not ready, InferenceFailed when a model
         does not keep the contract.
         """
-        try:
-            if not await self._client.is_server_ready(client_timeout=self._timeout_s):
-                raise InferenceUnavailable(f"Triton at {self.address} is not ready yet; try again soon")
-            names = [
-                name for name in _OUTPUTS if await self._client.is_model_ready(name, client_timeout=self._timeout_s)
-            ]
-            missing = [name for name in _REQUIRED if name not in names]
-            if missing:
-                raise InferenceUnavailable(
-                    f"Triton at {self.address} does not serve {' and '.join(missing)}; export the models"
-                )
-            configs = {
-                name: (await self._client.get_model_config(name, client_timeout=self._timeout_s)).config
-                for name in names
-            }
-            metadata = {
-                name: await self._client.get_model_metadata(name, client_timeout=self._timeout_s) for name in names
-            }
-        except InferenceServerException as error:
-            raise self._translate(error) from error
-        sizes = {name: _input_size(name, config) for name, config in configs.items()}
+        models = await self.models()
+        missing = [name for name in _REQUIRED if name not in {model.name for model in models}]
+        if missing:
+            raise InferenceUnavailable(
+                f"Triton at {self.address} does not serve {' and '.join(missing)}; export the models"
+            )
+        sizes = {model.name: (model.height, model.width) for model in models}
         if len(set(sizes.values())) != 1:
             raise InferenceFailed(f"the models want inputs of different sizes ({sizes}); export them with one --imgsz")
         height, width = sizes[PLAYER_MODEL]
         return ServedModels(
             height=height,
             width=width,
-            max_batch=min(config.max_batch_size for config in configs.values()),
-            versions={name: max(data.versions, default="?") for name, data in metadata.items()},
+            max_batch=min(model.max_batch for model in models),
+            versions={model.name: model.version for model in models},
         )
+
+    async def models(self) -> list[ServedModel]:
+        """The models of the contract that are ready, whichever these are.
+
+        Raises InferenceUnavailable while Triton is not ready, InferenceFailed when an input is not the contract's.
+        """
+        try:
+            if not await self._client.is_server_ready(client_timeout=self._timeout_s):
+                raise InferenceUnavailable(f"Triton at {self.address} is not ready yet; try again soon")
+            names = [
+                name for name in _OUTPUTS if await self._client.is_model_ready(name, client_timeout=self._timeout_s)
+            ]
+            return [await self._model(name) for name in names]
+        except InferenceServerException as error:
+            raise self._translate(error) from error
 
     async def attach(self, pool: SlotPool) -> None:
         """Register the pool's region, or settle for bytes where Triton cannot reach it (another host)."""
@@ -187,6 +199,12 @@ class Triton:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _model(self, name: str) -> ServedModel:
+        config = (await self._client.get_model_config(name, client_timeout=self._timeout_s)).config
+        metadata = await self._client.get_model_metadata(name, client_timeout=self._timeout_s)
+        height, width = _input_size(name, config)
+        return ServedModel(name, height, width, config.max_batch_size, max(metadata.versions, default="?"))
 
     async def _infer(self, model: str, slot: Slot, count: int) -> Floats:
         frames = slot.frames[:count]

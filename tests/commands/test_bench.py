@@ -85,8 +85,13 @@ def test_rates_count_frames_and_latencies_are_in_ms(quick_triton: LocalTriton, m
 
 
 def test_no_triton_is_said_in_one_line() -> None:
-    with pytest.raises(BenchEngineError, match="Triton answered"):
+    with pytest.raises(BenchEngineError, match=r"Triton at 127\.0\.0\.1:9 cannot be reached .*; is it running\?"):
         bench_engine(Console(quiet=True), triton_url="127.0.0.1:9", seconds=0.01)
+
+
+def test_more_than_fits_shared_memory_is_refused_by_the_options_that_ask_for_it(quick_triton: LocalTriton) -> None:
+    with pytest.raises(BenchEngineError, match=r"lower --batch or --concurrency"):
+        bench_engine(Console(quiet=True), triton_url=quick_triton.grpc_url, batches=(8,), concurrency=10**7)
 
 
 def test_perf_analyzer_is_used_where_it_is_on_path(

@@ -13,8 +13,9 @@ PAGE = """# HELP frames_total Frames.
 # TYPE frames_total counter
 frames_total{kind="decoded"} 61.0
 frames_total{kind="a } b, \\"c\\"",gpu="0"} 1e+06 1700000000000
-# TYPE frames gauge
 frames_total_of_another 3
+# TYPE nv_inference_count counter
+nv_inference_count{model="player",version="1"} 2
 ready 1.0
 """
 
@@ -26,6 +27,8 @@ def test_samples_have_their_labels_and_values_and_no_others_name(tmp_path: Path)
             Sample({"kind": "decoded"}, 61),
             Sample({"kind": 'a } b, "c"', "gpu": "0"}, 1e6),
         ]
+        # A counter as Triton writes it.
+        assert scraped(url, "nv_inference_count") == [Sample({"model": "player", "version": "1"}, 2)]
         assert scraped(url, "ready") == [Sample({}, 1)]
         assert scraped(url, "missing") == []
 
