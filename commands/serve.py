@@ -80,21 +80,21 @@ def command() -> None:
     )
     try:
         server.run(sockets)
-    except SystemExit as ending:
-        _leave_decoders_behind(ending.code)
-        raise
-    except KeyboardInterrupt:
-        _leave_decoders_behind(128 + signal.SIGINT)
-        raise
+    except (SystemExit, KeyboardInterrupt):
+        # The signal that asked for the end, handed on by uvicorn when all is done: to end when asked is no failure.
+        if not server.should_exit or server.force_exit:
+            _leave_decoders_behind(128 + signal.SIGINT)
+            raise
+    _leave_decoders_behind(0 if server.started else 3)
     if not server.started:
         raise typer.Exit(3)
 
 
-def _leave_decoders_behind(code: object) -> None:
+def _leave_decoders_behind(code: int) -> None:
     """End the process here and now if a decoder never returned: Python's own end would pull FFmpeg from under it."""
     until = time.monotonic() + 1
     while left_behind() and time.monotonic() < until:
         time.sleep(0.02)
     if left_behind():
         logging.shutdown()
-        os._exit(code if isinstance(code, int) else 1)
+        os._exit(code)
