@@ -75,16 +75,16 @@ class StreamFailed(Exception):
         super().__init__(f"{code}: {self.detail}")
 
 
-def open_stream(url: str, *, transport: str, timeout_s: float) -> av.container.InputContainer:
+def open_stream(url: str, *, transport: str, timeout_s: float, host: str = "") -> av.container.InputContainer:
     """Connect to a camera, its first stream of pictures set up to be decoded without delay.
 
-    `url` of one of SCHEMES; `transport` of RTSP, tcp or udp. A read fails after `timeout_s` of silence.
-    Raises StreamFailed.
+    `url` of one of SCHEMES; `transport` of RTSP, tcp or udp; `host`, where the URL has its address: the name that a web
+    server is asked for. A read fails after `timeout_s` of silence. Raises StreamFailed.
     """
-    container = _opened(url, transport, timeout_s, _PROBE_US)
+    container = _opened(url, transport, timeout_s, _PROBE_US, host)
     if container.streams.video and not container.streams.video[0].codec_context.width:
         container.close()
-        container = _opened(url, transport, timeout_s, _LONG_PROBE_US)
+        container = _opened(url, transport, timeout_s, _LONG_PROBE_US, host)
     try:
         set_up(container)
     except BaseException:
@@ -115,11 +115,14 @@ def check_size(width: int, height: int) -> None:
         raise StreamFailed("too_large", f"the camera's pictures are {width}x{height}; at most {MOST_SIDE} are taken")
 
 
-def _opened(url: str, transport: str, timeout_s: float, probe_us: int) -> av.container.InputContainer:
+def _opened(url: str, transport: str, timeout_s: float, probe_us: int, host: str) -> av.container.InputContainer:
     rtsp = urlsplit(url).scheme.lower() in ("rtsp", "rtsps")
     silence = str(int(timeout_s * 1e6))
     options = {**(_RTSP if rtsp else _HTTP), "analyzeduration": str(probe_us), "fflags": "discardcorrupt"}
     options |= {"rtsp_transport": transport, "timeout": silence} if rtsp else {"rw_timeout": silence}
+    if host and not rtsp:
+        port = urlsplit(url).port
+        options["headers"] = f"Host: {host}{f':{port}' if port not in (None, 80, 443) else ''}\r\n"
     begun = time.monotonic()
     try:
         # PyAV's own time limit for reads would take the GIL at every look at the clock.

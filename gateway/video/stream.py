@@ -54,6 +54,8 @@ class Place:
     transport: str = "tcp"
     peer: tuple[str, int] = ("", 0)
     """Address and port that are connected to."""
+    host: str = ""
+    """Name that a web server is asked for."""
     file: Path | None = None
     loop: bool = False
     sends_ahead: bool = False
@@ -75,7 +77,7 @@ class Captured:
     wall: float
     """time.time() of the same moment."""
     media_s: float
-    """Seconds by the camera's time stamps where they can be believed, else by arrival; rises from frame to frame."""
+    """Like `at`, but evenly, by the camera's time stamps where they can be believed; rises from frame to frame."""
     decode_s: float
 
 
@@ -88,8 +90,8 @@ class MediaClock:
         self._last_at = 0.0
 
     def at(self, pts_s: float | None, now: float) -> float:
-        """Seconds of the frame that arrived at `now`: never less than of the one before, near the time that passed."""
-        arrival = self._last + now - self._last_at if self._last_at else 0.0
+        """Seconds of the frame that arrived at `now`, where it begins: later than of the one before, near the clock."""
+        arrival = self._last + now - self._last_at if self._last_at else now
         media = arrival
         if pts_s is not None:
             if (
@@ -230,7 +232,12 @@ class Stream:
     def _watch(self) -> None:
         connection = self._connection = Connection(*self._place.peer)
         try:
-            container = open_stream(self._place.address, transport=self._place.transport, timeout_s=self._timeout_s)
+            container = open_stream(
+                self._place.address,
+                transport=self._place.transport,
+                timeout_s=self._timeout_s,
+                host=self._place.host,
+            )
             connection.opened()
             with container:
                 self._read(container)
