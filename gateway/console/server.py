@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
+from fastapi import APIRouter
 
 from gateway.console.overview import Overview
 from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
-from gateway.errors import StartupError
+from gateway.errors import GatewayError, StartupError
 from gateway.history import History
 from gateway.listening import bind
+from gateway.live.routes import answer_error
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -32,9 +34,14 @@ class Console:
         self._socket = listener
 
     @asynccontextmanager
-    async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
-        """Serve the pages during the block."""
+    async def serving(
+        self, look: Callable[[History], Overview], routers: Sequence[APIRouter] = ()
+    ) -> AsyncIterator[None]:
+        """Serve the pages during the block, and what `routers` add."""
         pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
+        pages.add_exception_handler(GatewayError, answer_error)
+        for router in routers:
+            pages.include_router(router)
         server = _Server(
             uvicorn.Config(
                 pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
