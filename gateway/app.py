@@ -67,7 +67,8 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            if "soccer" in settings.protocol_names:
+                app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:

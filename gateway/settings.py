@@ -15,6 +15,8 @@ FASTEST_S = 2.0
 """What the fastest miners of the subnet take."""
 QUALITY_FLOOR = 0.94
 """Share of the people that a good answer finds."""
+PROTOCOLS = ("soccer", "predict", "private")
+"""What may be asked, each with a file in gateway/protocol/."""
 _DEVICES = Path("/dev")
 _NVIDIA_DEVICE = _DEVICES / "nvidiactl"
 _OTHER_WORDS = {
@@ -51,6 +53,11 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
+    )
+    protocols: str = Field(
+        "soccer",
+        description="Contracts that are answered, with commas between: soccer (POST /soccer/challenge), predict "
+        "(POST /predict), private (POST /challenge).",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Verbosity of the log."
@@ -182,6 +189,15 @@ class Settings(BaseSettings):
             raise ValueError("is all, or numbers of nvidia-smi with commas between, as 0,1")
         return gpus
 
+    @field_validator("protocols")
+    @classmethod
+    def _name_protocols(cls, protocols: str) -> str:
+        names = _names(protocols.lower())
+        unknown = [name for name in names if name not in PROTOCOLS]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no protocol; there are {', '.join(PROTOCOLS)}")
+        return ",".join(names)
+
     @field_validator("triton_urls")
     @classmethod
     def _name_a_triton(cls, urls: str) -> str:
@@ -199,6 +215,11 @@ class Settings(BaseSettings):
         if url and not re.fullmatch(r"https?://([^\s/@\"']+@)?(\[[0-9a-fA-F:.]+\]|[^\s/@:\"'\[\]]+)(:\d{1,5})?/?", url):
             raise ValueError("is not http(s)://[USER:PASSWORD@]HOST:PORT; SOCKS is not spoken")
         return proxy
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """PROTOCOLS, each once."""
+        return _names(self.protocols)
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:
@@ -264,6 +285,11 @@ class Settings(BaseSettings):
     @property
     def hotkey_file(self) -> Path:
         return self.wallet_path / self.wallet_name / "hotkeys" / self.hotkey_name
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    """What stands between the commas, each once."""
+    return tuple(dict.fromkeys(name for part in listed.split(",") if (name := " ".join(part.split()))))
 
 
 def _addresses(urls: str) -> tuple[str, ...]:
