@@ -16,15 +16,19 @@ from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
 from gateway.errors import GatewayError, StartupError
+from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.live.cameras import Cameras, camera_places, cameras_of
 from gateway.live.config import CameraConfig
-from gateway.live.rounds import SLOTS
+from gateway.live.rounds import SLOTS as LIVE_SLOTS
 from gateway.live.routes import cameras_router
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
+from gateway.predictions import SLOTS as PREDICT_SLOTS
+from gateway.predictions import Predictions
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
@@ -43,6 +47,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
     `findings` are the doctor's, which the console shows.
     """
+    check_startable(settings)
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
@@ -69,11 +74,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             allow_private=settings.allow_private_video_hosts,
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
-            slots = settings.concurrent_challenges * settings.slots_per_challenge + (SLOTS if settings.live else 0)
+            slots = settings.concurrent_challenges * settings.slots_per_challenge
+            slots += settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            predictions = Predictions(settings, metrics, engine, client)
+            if "soccer" in settings.protocol_names:
+                app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            _mount_predict(app, settings, predictions, challenges, history)
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
             lasting = [engine.watch_forever(), *(one.run() for one in cameras)]
@@ -99,14 +108,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 ):
                     yield
             finally:
-                for task in background:
-                    task.cancel()
-                for task in background:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                await _stop(background)
                 await challenges.close()
                 await engine.close()
                 pipeline.close()
+                predictions.close()
                 if redis is not None:
                     await redis.close()
 
@@ -144,6 +150,21 @@ def _watch(
     except GatewayError as error:
         raise StartupError(f"CAMERAS_FILE: {error}") from error
     return [cameras]
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _mount_predict(
+    app: FastAPI, settings: Settings, predictions: Predictions, challenges: Challenges, history: History | None
+) -> None:
+    if "predict" in settings.protocol_names:
+        app.include_router(predict_router(settings, predictions, challenges, history=history))
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

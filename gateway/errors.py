@@ -94,6 +94,10 @@ class TooManyCameras(CameraError):
     status, reason, retry_after_s = 503, "too_many_cameras", 5
 
 
+class BadPicture(GatewayError):
+    status, reason = 422, "bad_picture"
+
+
 class InferenceUnavailable(GatewayError):
     status, reason, retry_after_s = 503, "inference_unavailable", 5
 

@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from touchline.contract import CLASS_NAMES
+
 FINNEY_NETUID = 44
 FASTEST_S = 2.0
 """What the fastest miners of the subnet take."""
 QUALITY_FLOOR = 0.94
 """Share of the people that a good answer finds."""
+PROTOCOLS = ("soccer", "predict", "private")
+"""What may be asked, each with a file in gateway/protocol/."""
 _DEVICES = Path("/dev")
 _NVIDIA_DEVICE = _DEVICES / "nvidiactl"
 _OTHER_WORDS = {
@@ -51,6 +55,11 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
+    )
+    protocols: str = Field(
+        "soccer",
+        description="Contracts that are answered, with commas between: soccer (POST /soccer/challenge), predict "
+        "(POST /predict), private (POST /challenge).",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Verbosity of the log."
@@ -141,6 +150,18 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
+    predict_token: SecretStr = Field(
+        SecretStr(""),
+        description="What callers of POST /predict send as `Authorization: Bearer`; only where HOST is this host's own "
+        "may it be empty.",
+    )
+    predict_objects: str = Field(
+        ",".join(CLASS_NAMES),
+        description="Classes that POST /predict answers, in the order of the element's objects: the first is cls_id 0.",
+    )
+    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
+    max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
+
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")
@@ -214,6 +235,24 @@ class Settings(BaseSettings):
             raise ValueError("is all, or numbers of nvidia-smi with commas between, as 0,1")
         return gpus
 
+    @field_validator("protocols")
+    @classmethod
+    def _name_protocols(cls, protocols: str) -> str:
+        names = _names(protocols.lower())
+        unknown = [name for name in names if name not in PROTOCOLS]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no protocol; there are {', '.join(PROTOCOLS)}")
+        return ",".join(names)
+
+    @field_validator("predict_objects")
+    @classmethod
+    def _name_objects(cls, objects: str) -> str:
+        names = _names(objects.lower())
+        unknown = [name for name in names if name not in CLASS_NAMES]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no class; there are {', '.join(CLASS_NAMES)}")
+        return ",".join(names)
+
     @field_validator("triton_urls")
     @classmethod
     def _name_a_triton(cls, urls: str) -> str:
@@ -231,6 +270,11 @@ class Settings(BaseSettings):
         if url and not re.fullmatch(r"https?://([^\s/@\"']+@)?(\[[0-9a-fA-F:.]+\]|[^\s/@:\"'\[\]]+)(:\d{1,5})?/?", url):
             raise ValueError("is not http(s)://[USER:PASSWORD@]HOST:PORT; SOCKS is not spoken")
         return proxy
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """PROTOCOLS, each once."""
+        return _names(self.protocols)
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:
@@ -285,6 +329,21 @@ class Settings(BaseSettings):
         return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
 
     @property
+    def concurrent_predictions(self) -> int:
+        """Requests of pictures that are looked at at once; one is computed while the next is read and decoded."""
+        return self.concurrent_challenges if "predict" in self.protocol_names else 0
+
+    @property
+    def predict_object_names(self) -> tuple[str, ...]:
+        """PREDICT_OBJECTS, each once."""
+        return _names(self.predict_objects)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Only this host's own users reach the gateway."""
+        return is_loopback(self.host)
+
+    @property
     def console_on_loopback(self) -> bool:
         return is_loopback(self.console_host)
 
@@ -296,6 +355,11 @@ class Settings(BaseSettings):
     @property
     def hotkey_file(self) -> Path:
         return self.wallet_path / self.wallet_name / "hotkeys" / self.hotkey_name
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    """What stands between the commas, each once."""
+    return tuple(dict.fromkeys(name for part in listed.split(",") if (name := " ".join(part.split()))))
 
 
 def _addresses(urls: str) -> tuple[str, ...]:
