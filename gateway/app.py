@@ -19,10 +19,13 @@ from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
+from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
 from gateway.subnet.nonces import MemoryNonces, RedisNonces
@@ -67,7 +70,9 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
+            app.include_router(key_exchange_router(admission, keys))
+            app.include_router(soccer_router(challenges, admission, metrics, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:

@@ -26,6 +26,18 @@ class BadChallenge(GatewayError):
     status, reason = 422, "bad_challenge"
 
 
+class UnknownKey(GatewayError):
+    """Of the encrypted variant: the key is not known, or not any more. 400 as with the subnet's own miner."""
+
+    status, reason = 400, "unknown_key"
+
+
+class RequestTimedOut(GatewayError):
+    """The body did not come."""
+
+    status, reason = 408, "request_timed_out"
+
+
 class Unauthorized(GatewayError):
     status, reason = 401, "unauthorized"
 
