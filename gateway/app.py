@@ -28,7 +28,7 @@ from gateway.settings import Settings
 from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.subnet.nonces import nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -45,9 +45,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
-    redis_url = settings.nonce_redis_url.get_secret_value()
-    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
-    nonces = redis or MemoryNonces()
+    nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
@@ -75,8 +73,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             app.include_router(soccer_router(challenges, admission, metrics, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             background = [asyncio.create_task(engine.watch_forever())]
-            if redis is not None:
-                background.append(asyncio.create_task(redis.watch_forever()))
+            background.append(asyncio.create_task(nonces.watch_forever()))
             if settings.refresh_nodes:
                 background.append(asyncio.create_task(metagraph.refresh_forever()))
             _log.info(
@@ -104,8 +101,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 await challenges.close()
                 await engine.close()
                 pipeline.close()
-                if redis is not None:
-                    await redis.close()
+                await nonces.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None

@@ -67,11 +67,11 @@ class Settings(BaseSettings):
         True, description="Read the nodes from the chain every 5 minutes; false: NODES_FILE only."
     )
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
-    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph; used nonces lie beside it.")
 
     nonce_redis_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: memory.",
+        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: a file.",
     )
 
     triton_urls: str = Field(
