@@ -10,7 +10,7 @@ class GatewayError(Exception):
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "internal"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
 
 def every_reason(kind: type[GatewayError]) -> list[str]:

@@ -59,6 +59,13 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.queued = Gauge(
+            "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "touchline_queue_seconds", "How long a challenge waited for its place.",
+            buckets=(0.001, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
+    queue_s: float = Field(
+        8.0, ge=0, description="Longest wait for a place when all are taken, the most stake first. 0: none waits."
+    )
     challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -30,6 +31,15 @@ _TOKEN_BYTES: Final = MAX_BODY_BYTES * 4 // 3 + 256
 _EXCHANGE_BYTES: Final = 4 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What a validator has sent."""
+
+    body: bytes
+    stake: float
+    """Its own."""
+
+
 class Admission:
     """What is asked of every validator: whom the request is for, when, who, with what stake, and then the proof.
 
@@ -42,7 +52,7 @@ class Admission:
         self._nonces = nonces
         self._keys = keys
 
-    async def body(self, request: Request) -> bytes:
+    async def body(self, request: Request) -> Admitted:
         """The body as its validator wrote it: signed, or encrypted with an exchanged key.
 
         Raises Unauthorized, Forbidden, UnknownKey, BadRequest or NoncesUnavailable.
@@ -61,7 +71,7 @@ class Admission:
             signed_messages(credentials.nonce, credentials.miner_hotkey, body),
         )
         await self._nonces.use(credentials.validator_hotkey, credentials.nonce)
-        return body
+        return self._admitted(credentials.validator_hotkey, body)
 
     async def exchange(self, request: Request) -> None:
         """Keep the key that a validator sends. Only who has signed for it may cost the unsealing."""
@@ -80,7 +90,7 @@ class Admission:
         await self._nonces.use(credentials.validator_hotkey, credentials.nonce)
         self._keys.take(credentials.validator_hotkey, uuid, _text_field(body, "encrypted_symmetric_key"))
 
-    async def _encrypted(self, request: Request) -> bytes:
+    async def _encrypted(self, request: Request) -> Admitted:
         validator = request.headers.get(VALIDATOR_HOTKEY, "")
         try:
             if not validator:
@@ -97,7 +107,7 @@ class Admission:
         nonce = _text_field(body, NONCE)
         check_nonce_time(nonce)
         await self._nonces.use(validator, nonce)
-        return body
+        return self._admitted(validator, body)
 
     def _named(self, request: Request) -> Credentials:
         """Who says to be asking, if that one may ask now and here. Needs no body and no cryptography."""
@@ -106,6 +116,10 @@ class Admission:
         check_nonce_time(credentials.nonce)
         self._metagraph.check_stake(credentials.validator_hotkey)
         return credentials
+
+    def _admitted(self, validator_hotkey: str, body: bytes) -> Admitted:
+        node = self._metagraph.find(validator_hotkey)
+        return Admitted(body, node.stake if node else 0.0)
 
     def _check_for_us(self, miner_hotkey: str) -> None:
         if miner_hotkey != self._own_hotkey:

@@ -42,10 +42,11 @@ def soccer_router(
     @router.post("/soccer/challenge")
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
-        wanted = read_challenge(await admission.body(request))
+        admitted = await admission.body(request)
+        wanted = read_challenge(admitted.body)
         request.state.challenge_id = wanted.challenge_id
         try:
-            answer = await until_disconnect(request, challenges.answer(wanted.video_url))
+            answer = await until_disconnect(request, challenges.answer(wanted.video_url, admitted.stake))
         except ClientGone:
             metrics.challenges.labels("client_gone").inc()
             remember(history, request, "client_gone", "the caller hung up before the answer was ready")
