@@ -16,7 +16,6 @@ from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
 from gateway.errors import GatewayError, StartupError
-from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.live.cameras import Cameras, camera_places, cameras_of
 from gateway.live.config import CameraConfig
@@ -27,14 +26,17 @@ from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.predictions import SLOTS as PREDICT_SLOTS
 from gateway.predictions import Predictions
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
+from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.subnet.nonces import nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -52,15 +54,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
-    redis_url = settings.nonce_redis_url.get_secret_value()
-    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
-    nonces = redis or MemoryNonces()
+    nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
+    _tell_settings(metrics, settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(Aim.of(settings).budget_s)
-    metrics.gpus.set(settings.gpu_count)
-    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
@@ -80,13 +78,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             predictions = Predictions(settings, metrics, engine, client)
+            admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
             if "soccer" in settings.protocol_names:
-                app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
-            _mount_predict(app, settings, predictions, challenges, history)
+                app.include_router(key_exchange_router(admission, keys))
+                app.include_router(soccer_router(challenges, admission, metrics, history=history))
+            if "predict" in settings.protocol_names:
+                app.include_router(predict_router(settings, predictions, challenges, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
-            lasting = [engine.watch_forever(), *(one.run() for one in cameras)]
-            lasting += [redis.watch_forever()] if redis is not None else []
+            lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
             lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
             background = [asyncio.create_task(one) for one in lasting]
             _log.info(
@@ -113,8 +113,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 await engine.close()
                 pipeline.close()
                 predictions.close()
-                if redis is not None:
-                    await redis.close()
+                await nonces.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -160,11 +159,11 @@ async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
             await task
 
 
-def _mount_predict(
-    app: FastAPI, settings: Settings, predictions: Predictions, challenges: Challenges, history: History | None
-) -> None:
-    if "predict" in settings.protocol_names:
-        app.include_router(predict_router(settings, predictions, challenges, history=history))
+def _tell_settings(metrics: Metrics, settings: Settings) -> None:
+    """What the settings say that alerts compare with."""
+    metrics.budget.set(Aim.of(settings).budget_s)
+    metrics.gpus.set(settings.gpu_count)
+    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

@@ -67,6 +67,13 @@ class Metrics:
             "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
+        self.queued = Gauge(
+            "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "touchline_queue_seconds", "How long a challenge waited for its place.",
+            buckets=(0.001, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,

@@ -76,11 +76,11 @@ class Settings(BaseSettings):
         True, description="Read the nodes from the chain every 5 minutes; false: NODES_FILE only."
     )
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
-    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph; used nonces lie beside it.")
 
     nonce_redis_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: memory.",
+        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: a file.",
     )
 
     triton_urls: str = Field(
@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
+    queue_s: float = Field(
+        8.0, ge=0, description="Longest wait for a place when all are taken, the most stake first. 0: none waits."
+    )
     challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
