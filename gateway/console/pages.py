@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway.console.guard import HEADERS, refusal
+from gateway.console.guard import Guard
 from gateway.console.overview import Overview
 from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
 from gateway.history import History, Scene, Work
@@ -43,11 +43,7 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
     def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(templates.get_template(template).render(values), status, _NOW)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = refusal(request.headers, request.url.hostname or "", token) or await call_next(request)
-        response.headers.update(HEADERS)
-        return response
+    app.add_middleware(Guard, token=token)
 
     @app.get("/")
     async def root() -> Response:
