@@ -134,6 +134,28 @@ class Metrics:
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
         )
+        self.live_viewers = Gauge(
+            "touchline_live_viewers", "Viewers of cameras now.", ["kind"], registry=self.registry
+        )  # fmt: skip
+        self.live_pictures_sent = Counter(
+            "touchline_live_pictures_sent", "Frames of cameras that were sent to viewers, with a picture or without.",
+            ["kind"], registry=self.registry,
+        )  # fmt: skip
+        self.live_pictures_skipped = Counter(
+            "touchline_live_pictures_skipped", "Frames that a viewer did not get: it is slow, or asked for fewer.",
+            ["kind", "reason"], registry=self.registry,
+        )  # fmt: skip
+        self.live_sent_bytes = Counter(
+            "touchline_live_sent_bytes", "Bytes of frames that were sent to viewers.", ["kind"], registry=self.registry
+        )
+        self.live_encodes = Counter(
+            "touchline_live_encodes", "Pictures compressed for viewers, each for all that want the same.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.live_stage_seconds = Histogram(
+            "touchline_live_stage_seconds", "Time of a frame of a camera in each stage.", ["stage"],
+            buckets=(0.001, 0.0025, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
         for stage in TIMES:
@@ -144,6 +166,13 @@ class Metrics:
             self.frames.labels(kind)
         for kind in ("planned", "actual"):
             self.stride.labels(kind)
+        for kind in ("websocket", "mjpeg", "picture"):
+            self.live_pictures_sent.labels(kind)
+            self.live_sent_bytes.labels(kind)
+        for kind in ("websocket", "mjpeg"):
+            self.live_viewers.labels(kind)
+            for reason in ("slow", "rate"):
+                self.live_pictures_skipped.labels(kind, reason)
 
 
 def value_of(metric: MetricWrapperBase) -> float:
