@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.live.encodings import blank
 from gateway.live.info import CameraInfo
-from gateway.live.viewers import TOO_SLOW_S, Ending, TooManyViewers, Viewer, Viewers
+from gateway.live.viewers import TOO_SLOW_S, Ending, TooManyViewers, Viewer, Viewers, next_due
 from gateway.live.views import View
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -115,7 +115,7 @@ class Stream(Response):
                 skipped = view.sequence - self._sequence - 1
                 self._viewers.metrics.live_pictures_skipped.labels("mjpeg", reason).inc(skipped)
             self._sequence = view.sequence
-            self._due = max(self._due + 1 / wish.max_fps, now) if wish.max_fps else 0.0
+            self._due = next_due(self._due, now, wish.max_fps)
             self._viewers.count("mjpeg", view, len(jpeg))
 
     async def _no_signal(self, camera: CameraInfo) -> bytes:

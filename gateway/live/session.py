@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.live.info import CameraInfo
 from gateway.live.message import PROTOCOL, frame_json, frame_message
-from gateway.live.viewers import TOO_SLOW_S, Ending, Viewer, Viewers
+from gateway.live.viewers import TOO_SLOW_S, Ending, Viewer, Viewers, next_due
 from gateway.live.views import View
 from touchline.contract import CLASS_NAMES
 
@@ -211,7 +211,7 @@ class Session:
         now = time.monotonic()
         sent.sequence, sent.generation, sent.at = view.sequence, view.generation, now
         sent.unanswered, sent.by_rate = True, False
-        sent.due = max(sent.due + 1 / wanted.max_fps, now) if wanted.max_fps else 0.0
+        sent.due = next_due(sent.due, now, wanted.max_fps)
         viewers.count(_KIND, view, size)
 
     async def _say(self, message: dict[str, Any]) -> int:

@@ -30,6 +30,13 @@ _LOOK_AGAIN_S: Final = 0.25
 """News of cameras' states are at most so late; also what wakes viewers while nothing is published."""
 
 
+def next_due(due: float, now: float, fps: float | None) -> float:
+    """When the frame after the one sent `now` may go, of which `due` said the same: `fps` on average, if it is given."""
+    if fps is None:
+        return 0.0
+    return (due if due > now - 1 / fps else now) + 1 / fps
+
+
 def limit_unsent(listener: socket.socket) -> None:
     """Let the kernel hold little for each connection that `listener` takes, and end those that take nothing for 10 s.
 
