@@ -31,7 +31,7 @@ _LOOK_AGAIN_S: Final = 0.25
 
 
 def next_due(due: float, now: float, fps: float | None) -> float:
-    """When the frame after the one sent `now` may go, of which `due` said the same: `fps` on average, if it is given."""
+    """When the frame after the one sent `now`, which could go at `due`, may go: `fps` of them on average."""
     if fps is None:
         return 0.0
     return (due if due > now - 1 / fps else now) + 1 / fps
