@@ -55,7 +55,7 @@ def build_pages(
     async def front(show: Shown = "all") -> Response:
         entries = [entry for entry in history if show == "all" or (entry.work is None) == (show == "refused")]
         longest = max((max(entry.work.stages.values()) for entry in entries if entry.work), default=0.0)
-        told = {"entries": entries, "show": show, "longest_s": longest, "cameras": bool(cameras)}
+        told: dict[str, Any] = {"entries": entries, "show": show, "longest_s": longest, "cameras": bool(cameras)}
         return page("front.html", now=look(), stages=STAGES, **told)
 
     @app.get("/console/challenges/{key}")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.live.encodings import blank
 from gateway.live.info import CameraInfo
-from gateway.live.viewers import TOO_SLOW_S, Ending, TooManyViewers, Viewer, Viewers, next_due
+from gateway.live.viewers import TOO_SLOW_S, Ending, Viewer, Viewers, next_due
 from gateway.live.views import View
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -26,11 +26,6 @@ _AGAIN_S: Final = 0.25
 _NO_SIGNAL_AGAIN_S: Final = 1.0
 _LAST_WORD_S: Final = 0.2
 _QUALITY: Final = 75
-
-
-def problem(status: int, code: str, detail: str) -> Response:
-    """An error as every route of the gateway answers it."""
-    return JSONResponse({"error": code, "detail": detail}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
 def about(view: View) -> dict[str, str]:
@@ -62,11 +57,8 @@ class Stream(Response):
         self._part = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            with self._viewers.place("mjpeg") as viewer:
-                await self._serve(viewer, receive, send)
-        except TooManyViewers as error:
-            await problem(503, "too_many_viewers", str(error))(scope, receive, send)
+        with self._viewers.place("mjpeg") as viewer:
+            await self._serve(viewer, receive, send)
 
     async def _serve(self, viewer: Viewer, receive: Receive, send: Send) -> None:
         kind = b"multipart/x-mixed-replace;boundary=frame"
@@ -80,7 +72,7 @@ class Stream(Response):
         async def tell() -> Ending:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send(send, _BOUNDARY)
-            while (camera := self._viewers.camera(self._camera.id)) and camera.number == self._camera.number:
+            while (camera := self._viewers.cameras.get(self._camera.id)) and camera.number == self._camera.number:
                 viewer.wake.clear()
                 try:
                     await self._tell(camera, send)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.errors import UnknownCamera
 from gateway.live.info import CameraInfo
 from gateway.live.message import PROTOCOL, frame_json, frame_message
 from gateway.live.viewers import TOO_SLOW_S, Ending, Viewer, Viewers, next_due
@@ -119,8 +120,10 @@ class Session:
         self._wanted = said
         self._sent = {number: replace(sent, unanswered=False, due=0.0) for number, sent in self._sent.items()}
         for name in said.cameras or ():
-            if self._viewers.camera(name) is None:
-                self._note("unknown_camera", f"there is no camera {name}")
+            try:
+                self._viewers.camera(name)
+            except UnknownCamera as error:
+                self._note(error.reason, str(error))
 
     def _note(self, code: str, detail: str) -> None:
         self._notes.append({"type": "error", "code": code, "detail": detail[:_LONGEST_NOTE]})

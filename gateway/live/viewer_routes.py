@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
+from gateway.errors import NoPicture, TooManyViewers
 from gateway.live.message import PROTOCOL
-from gateway.live.pictures import NO_STORE, Stream, Wish, about, problem
+from gateway.live.pictures import NO_STORE, Stream, Wish, about
 from gateway.live.session import Session
-from gateway.live.viewers import FRESH_S, TooManyViewers, Viewers
+from gateway.live.viewers import FRESH_S, Viewers
 
 _TRY_AGAIN_LATER = 1013
 
@@ -27,7 +28,7 @@ def viewer_router(viewers: Viewers) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         if PROTOCOL not in websocket.scope["subprotocols"]:
             detail = f"offer the subprotocol {PROTOCOL}: docs/live.md has the messages"
-            await websocket.send_denial_response(problem(400, "bad_protocol", detail))
+            await websocket.send_denial_response(JSONResponse({"error": "bad_protocol", "detail": detail}, 400))
             return
         try:
             with viewers.place("websocket") as viewer:
@@ -38,24 +39,18 @@ def viewer_router(viewers: Viewers) -> APIRouter:
 
     @router.get("/live/cameras/{name}/stream.mjpeg")
     async def mjpeg(name: str, width: Width = None, fps: Fps = None, annotated: bool = True) -> Response:
-        camera = viewers.camera(name)
-        return Stream(viewers, camera, Wish(width, fps, annotated)) if camera else _unknown(name)
+        return Stream(viewers, viewers.camera(name), Wish(width, fps, annotated))
 
     @router.get("/live/cameras/{name}/picture.jpg")
     async def picture(name: str, width: Width = None, annotated: bool = True) -> Response:
         camera = viewers.camera(name)
-        if camera is None:
-            return _unknown(name)
         view = viewers.fresh(name)
         if view is None:
-            detail = f"the camera is {camera.state}: no picture in the last {FRESH_S:.0f} s; see /live/cameras/{name}"
-            return problem(503, "no_picture", detail)
+            raise NoPicture(
+                f"the camera is {camera.state}: no picture in the last {FRESH_S:.0f} s; see /live/cameras/{name}"
+            )
         jpeg = await viewers.encodings.jpeg(view, viewers.look(camera, view, width, annotated=annotated))
         viewers.count("picture", view, len(jpeg))
         return Response(jpeg, media_type="image/jpeg", headers={**NO_STORE, **about(view)})
 
     return router
-
-
-def _unknown(name: str) -> Response:
-    return problem(404, "unknown_camera", f"there is no camera {name[:64]}; GET /live/cameras lists them")

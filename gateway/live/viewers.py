@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
+from gateway.errors import TooManyViewers, UnknownCamera
 from gateway.live.encodings import Encodings, Look, shared_width
 from gateway.live.info import CameraInfo
 from gateway.live.views import View, Views
@@ -47,10 +48,6 @@ def limit_unsent(listener: socket.socket) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNSENT_MS)
 
 
-class TooManyViewers(Exception):
-    """LIVE_VIEWERS of them watch already."""
-
-
 class Viewer:
     """One of them. For the event loop alone."""
 
@@ -63,9 +60,14 @@ class Viewers:
     """All of them. They pull: nothing is kept for one, and nobody waits for another."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, views: Views, infos: Callable[[], Sequence[CameraInfo]]
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        views: Views,
+        infos: Callable[[], Sequence[CameraInfo]],
+        on_shown: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`infos` says how all cameras are now."""
+        """`infos` says how all cameras are now; `on_shown` is told the id of a camera whose frame a viewer was sent."""
         self.metrics = metrics
         self.views = views
         self.encodings = Encodings(metrics)
@@ -74,7 +76,7 @@ class Viewers:
         self._cameras: Mapping[str, CameraInfo] = {}
         self._looked_at = -1.0
         self._viewers: set[Viewer] = set()
-        self._shown: dict[int, int] = {}
+        self._on_shown = on_shown
         self._winking: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._nobody = asyncio.Event()
@@ -87,15 +89,13 @@ class Viewers:
             self._look_again()
         return self._cameras
 
-    def camera(self, name: str) -> CameraInfo | None:
-        """The camera with this id, also one that was added just now."""
+    def camera(self, name: str) -> CameraInfo:
+        """The camera with this id, also one that was added just now. Raises UnknownCamera."""
         if name not in self.cameras:
             self._look_again()
-        return self._cameras.get(name)
-
-    def shown(self, number: int) -> int:
-        """Frames of the camera with this number that were sent to viewers."""
-        return self._shown.get(number, 0)
+        if name not in self._cameras:
+            raise UnknownCamera(f"there is no camera {name[:40]}; GET /live/cameras lists them")
+        return self._cameras[name]
 
     @contextmanager
     def place(self, kind: Kind) -> Iterator[Viewer]:
@@ -136,7 +136,7 @@ class Viewers:
 
     def count(self, kind: Kind, view: View, size: int) -> None:
         """A frame was sent."""
-        self._shown[view.number] = self._shown.get(view.number, 0) + 1
+        self._on_shown(view.camera)
         self.metrics.live_pictures_sent.labels(kind).inc()
         self.metrics.live_sent_bytes.labels(kind).inc(size)
 
@@ -166,8 +166,6 @@ class Viewers:
 
     def _look_again(self) -> None:
         self._cameras, self._looked_at = {info.id: info for info in self._infos()}, time.monotonic()
-        numbers = {info.number for info in self._cameras.values()}
-        self._shown = {number: count for number, count in self._shown.items() if number in numbers}
 
     async def _wink(self) -> None:
         """Wake all whenever there is a new view, and now and then without one."""

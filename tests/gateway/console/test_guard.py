@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from gateway.console.guard import Guard
 
@@ -46,7 +47,7 @@ async def guarded(token: str) -> AsyncIterator[str]:
 
 async def socket_status(place: str, headers: dict[str, str]) -> int:
     """200 where the WebSocket is opened, else what the handshake is answered with."""
-    origin = headers.pop("Origin", None)
+    origin = Origin(headers.pop("Origin")) if "Origin" in headers else None
     host, _, port = headers.pop("Host", place).partition(":")
     real, real_port = place.split(":")
     try:

@@ -19,9 +19,12 @@ import uvicorn
 from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
+from gateway.errors import GatewayError
 from gateway.live.info import CameraInfo, Trouble
 from gateway.live.message import PROTOCOL
+from gateway.live.routes import answer_error
 from gateway.live.viewer_routes import viewer_router
 from gateway.live.viewers import Viewers, limit_unsent
 from gateway.live.views import Views
@@ -31,6 +34,7 @@ from tests.gateway.live.made_views import HEIGHT, WIDTH, decoded, made_info, mad
 from tests.gateway.live.read_message import read_message
 
 PATIENCE_S = 10
+SPOKEN = Subprotocol(PROTOCOL)
 
 
 @dataclass
@@ -42,12 +46,14 @@ class Watched:
     views: Views
     metrics: Metrics
     infos: dict[str, CameraInfo] = field(default_factory=dict)
+    shown: list[str] = field(default_factory=list)
+    """Cameras whose frames were sent."""
 
     @asynccontextmanager
     async def socket(self, **subscribe: Any) -> AsyncIterator[ClientConnection]:
         """A WebSocket viewer after its hello."""
         url = f"ws://127.0.0.1:{self.port}/live/stream"
-        async with connect(url, subprotocols=[PROTOCOL], max_size=None, proxy=None) as opened:
+        async with connect(url, subprotocols=[SPOKEN], max_size=None, proxy=None) as opened:
             hello = json.loads(await opened.recv())
             assert hello["type"] == "hello" and hello["classes"] == ["ball", "goalkeeper", "player", "referee"]
             if subscribe is not None:
@@ -86,9 +92,13 @@ def value_of_labels(metric: Any) -> list[float]:
 async def watched(*cameras: str, **settings: Any) -> AsyncIterator[Watched]:
     views, metrics = Views(), Metrics()
     infos = {name: made_info(name, number) for number, name in enumerate(cameras or ("north",), 1)}
-    viewers = Viewers(Settings(_env_file=None, **settings), metrics, views, lambda: list(infos.values()))
+    shown: list[str] = []
+    viewers = Viewers(
+        Settings(_env_file=None, **settings), metrics, views, lambda: list(infos.values()), on_shown=shown.append
+    )
     app = FastAPI()
     app.include_router(viewer_router(viewers))
+    app.add_exception_handler(GatewayError, answer_error)
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         limit_unsent(listener)
         server = uvicorn.Server(
@@ -98,7 +108,7 @@ async def watched(*cameras: str, **settings: Any) -> AsyncIterator[Watched]:
         )
         serving = asyncio.create_task(server.serve([listener]))
         try:
-            yield Watched(listener.getsockname()[1], viewers, views, metrics, infos)
+            yield Watched(listener.getsockname()[1], viewers, views, metrics, infos, shown)
         finally:
             await viewers.close()
             server.should_exit = True
@@ -143,12 +153,12 @@ async def test_a_viewer_is_sent_what_it_asked_for() -> None:
         gateway.publish("north")
         told = await said(viewer, "frame")
         assert (told["id"], told["sequence"], len(told["boxes"])) == ("north", 2, 2)
-        assert (gateway.viewers.shown(1), gateway.viewers.shown(2)) == (3, 2)
+        assert gateway.shown == ["south", "south", "north", "north", "north"]
 
 
 async def test_what_cannot_be_understood_is_said_and_the_conversation_goes_on() -> None:
     async with watched() as gateway, gateway.socket() as viewer:
-        wrong = ['{"type": "subscribe", "width": 0}', '{"type": "subscribe", "camera": "x"}', "{", '{"type": "jump"}']
+        wrong: list[str | bytes] = ['{"type": "subscribe", "width": 0}', '{"type": "subscribe", "camera": "x"}', "{", '{"type": "jump"}']
         wrong += ['{"type": "ack"}', "[]", '{"type": "subscribe", "max_fps": "fast"}', "9" * 5000]
         for message in (*wrong, b"binary"):
             await viewer.send(message)
@@ -156,7 +166,7 @@ async def test_what_cannot_be_understood_is_said_and_the_conversation_goes_on() 
             assert error["code"] == "bad_message" and error["detail"] and len(error["detail"]) <= 500
         await viewer.send('{"type": "subscribe", "cameras": ["nobody", "north"]}')
         assert await said(viewer, "error") == {
-            "type": "error", "code": "unknown_camera", "detail": "there is no camera nobody",
+            "type": "error", "code": "unknown_camera", "detail": "there is no camera nobody; GET /live/cameras lists them",
         }  # fmt: skip
         gateway.publish()
         assert (await frame(viewer))["sequence"] == 0
@@ -227,11 +237,11 @@ async def test_fifty_viewers_of_whom_half_never_read(monkeypatch: pytest.MonkeyP
             await asyncio.gather(*(reads_for(reader, frames=60) for reader in readers))
             while gateway.count() > 25:
                 await asyncio.gather(*(reads_for(reader, frames=2) for reader in readers))
-        published = sum(gateway.views.latest(camera).sequence + 1 for camera in ("north", "south"))  # type: ignore[union-attr]
+        published = sum(view.sequence + 1 for name in gateway.infos if (view := gateway.views.latest(name)))
         # Sockets want plain pictures, MJPEG annotated ones: two looks, each picture once.
         assert value_of(gateway.metrics.live_encodes) <= 2 * published
-        for one in opened:
-            await one.__aexit__(None, None, None)
+        for reader in opened:
+            await reader.__aexit__(None, None, None)
         await gateway.until_nobody_watches()
         publishing.cancel()
         encoded = value_of(gateway.metrics.live_encodes)
@@ -376,7 +386,7 @@ async def test_there_are_no_more_viewers_than_live_viewers() -> None:
             assert (answer.status_code, answer.json()["error"]) == (503, "too_many_viewers")
             assert "LIVE_VIEWERS" in answer.json()["detail"]
             async with connect(
-                f"ws://127.0.0.1:{gateway.port}/live/stream", subprotocols=[PROTOCOL], proxy=None
+                f"ws://127.0.0.1:{gateway.port}/live/stream", subprotocols=[SPOKEN], proxy=None
             ) as third:
                 with pytest.raises(ConnectionClosed) as closed:
                     await third.recv()
@@ -391,9 +401,9 @@ async def test_there_are_no_more_viewers_than_live_viewers() -> None:
 
 async def test_a_client_that_does_not_speak_the_protocol_is_told() -> None:
     async with watched() as gateway:
-        for offered in (None, ["touchline.live.v0"]):
+        for offered in (None, [Subprotocol("touchline.live.v0")]):
             with pytest.raises(InvalidStatus) as refused:
-                await connect(f"ws://127.0.0.1:{gateway.port}/live/stream", subprotocols=offered, proxy=None)  # type: ignore[arg-type]
+                await connect(f"ws://127.0.0.1:{gateway.port}/live/stream", subprotocols=offered, proxy=None)
             assert refused.value.response.status_code == 400
             assert PROTOCOL.encode() in refused.value.response.body
         assert gateway.count() == 0
