@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
 
 from gateway.challenges import Challenges
-from gateway.console.overview import look
-from gateway.console.server import open_console
+from gateway.console.overview import Overview, look
+from gateway.console.server import Console, open_console
 from gateway.doctor.finding import Finding
+from gateway.errors import GatewayError, StartupError, UnknownCamera
+from gateway.history import History
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras, camera_places, cameras_of
+from gateway.live.config import CameraConfig
+from gateway.live.rounds import SLOTS
+from gateway.live.routes import cameras_router
+from gateway.live.viewer_routes import viewer_router
+from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
@@ -55,6 +63,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     history = console.history if console else None
+    configs = _cameras_at_start(settings, has_console=console is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,17 +72,17 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             allow_private=settings.allow_private_video_hosts,
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
-            slots = settings.concurrent_challenges * settings.slots_per_challenge
+            slots = settings.concurrent_challenges * settings.slots_per_challenge + (SLOTS if settings.live else 0)
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
-            background = [asyncio.create_task(engine.watch_forever())]
-            if redis is not None:
-                background.append(asyncio.create_task(redis.watch_forever()))
-            if settings.refresh_nodes:
-                background.append(asyncio.create_task(metagraph.refresh_forever()))
+            cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
+            lasting = [engine.watch_forever(), *(one.run() for one in cameras)]
+            lasting += [redis.watch_forever()] if redis is not None else []
+            lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
+            background = [asyncio.create_task(one) for one in lasting]
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
@@ -88,7 +97,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with console.serving(view) if console else nullcontext():
+                async with _shown(console, view, cameras, settings, metrics):
                     yield
             finally:
                 for task in background:
@@ -107,6 +116,63 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     )
     add_error_answers(app, metrics, history)
     return app
+
+
+def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:
+    """The cameras of CAMERAS_FILE. Raises StartupError."""
+    if not settings.live:
+        return []
+    if not has_console:
+        raise StartupError("LIVE=true wants the console's port, where cameras are seen: set CONSOLE_PORT")
+    camera_places(settings)
+    configs = cameras_of(settings.cameras_file)
+    most = settings.live_max_cameras
+    if len(configs) > most:
+        raise StartupError(f"CAMERAS_FILE has {len(configs)} cameras, LIVE_MAX_CAMERAS allows {most}")
+    return configs
+
+
+def _watch(
+    settings: Settings, metrics: Metrics, engine: Engine, challenges: Challenges, configs: Sequence[CameraConfig]
+) -> list[Cameras]:
+    """The cameras with the first ones added; none with LIVE=false. Raises StartupError."""
+    if not settings.live:
+        return []
+    cameras = Cameras(settings, metrics, engine, busy=lambda: challenges.in_progress > 0)
+    try:
+        for config in configs:
+            cameras.add(config)
+    except GatewayError as error:
+        raise StartupError(f"CAMERAS_FILE: {error}") from error
+    return [cameras]
+
+
+@asynccontextmanager
+async def _shown(
+    console: Console | None,
+    view: Callable[[History], Overview],
+    cameras: Sequence[Cameras],
+    settings: Settings,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """During the block the operator sees the console, and the cameras in it."""
+    if console is None:
+        yield
+        return
+    viewers = [
+        Viewers(settings, metrics, one.views, one.describe, on_shown=partial(_count_shown, one)) for one in cameras
+    ]
+    async with console.serving(view, [*map(cameras_router, cameras), *map(viewer_router, viewers)]):
+        try:
+            yield
+        finally:
+            for one in viewers:
+                await one.close()
+
+
+def _count_shown(cameras: Cameras, name: str) -> None:
+    with suppress(UnknownCamera):
+        cameras.get(name).shown += 1
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

@@ -92,7 +92,7 @@ class Encodings:
             tell_no_signal(picture, look.no_signal)
         drawn = time.perf_counter()
         jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, look.quality])[1].tobytes()
-        self._metrics.live_encodes.inc()
+        self._metrics.viewers.encodes.inc()
         self._metrics.live_stage_seconds.labels("draw").observe(drawn - started)
         self._metrics.live_stage_seconds.labels("encode").observe(time.perf_counter() - drawn)
         return jpeg

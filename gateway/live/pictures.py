@@ -105,7 +105,7 @@ class Stream(Response):
             if self._sequence >= 0:
                 reason = "rate" if self._due else "slow"
                 skipped = view.sequence - self._sequence - 1
-                self._viewers.metrics.live_pictures_skipped.labels("mjpeg", reason).inc(skipped)
+                self._viewers.metrics.viewers.skipped.labels("mjpeg", reason).inc(skipped)
             self._sequence = view.sequence
             self._due = next_due(self._due, now, wish.max_fps)
             self._viewers.count("mjpeg", view, len(jpeg))

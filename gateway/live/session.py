@@ -210,7 +210,7 @@ class Session:
             size = await self._send(message)
         if sent.sequence >= 0:
             reason = "rate" if sent.by_rate else "slow"
-            viewers.metrics.live_pictures_skipped.labels(_KIND, reason).inc(view.sequence - sent.sequence - 1)
+            viewers.metrics.viewers.skipped.labels(_KIND, reason).inc(view.sequence - sent.sequence - 1)
         now = time.monotonic()
         sent.sequence, sent.generation, sent.at = view.sequence, view.generation, now
         sent.unanswered, sent.by_rate = True, False

@@ -105,14 +105,14 @@ class Viewers:
         viewer = Viewer()
         self._viewers.add(viewer)
         self._nobody.clear()
-        self.metrics.live_viewers.labels(kind).inc()
+        self.metrics.viewers.watching.labels(kind).inc()
         if self._winking is None:
             self._winking = asyncio.create_task(self._wink())
         try:
             yield viewer
         finally:
             self._viewers.discard(viewer)
-            self.metrics.live_viewers.labels(kind).dec()
+            self.metrics.viewers.watching.labels(kind).dec()
             if not self._viewers:
                 self._nobody.set()
                 self.encodings.forget()
@@ -137,8 +137,8 @@ class Viewers:
     def count(self, kind: Kind, view: View, size: int) -> None:
         """A frame was sent."""
         self._on_shown(view.camera)
-        self.metrics.live_pictures_sent.labels(kind).inc()
-        self.metrics.live_sent_bytes.labels(kind).inc(size)
+        self.metrics.viewers.sent.labels(kind).inc()
+        self.metrics.viewers.sent_bytes.labels(kind).inc(size)
 
     async def until_ended(self, *parts: Coroutine[Any, Any, Ending]) -> Ending:
         """Run the parts of a conversation until one of them ends, or the gateway stops."""

@@ -41,11 +41,11 @@ async def test_one_encoding_however_many_look() -> None:
     view = made_view()
     pictures = await asyncio.gather(*(encodings.jpeg(view, PLAIN) for _ in range(50)))
     assert len(set(map(id, pictures))) == 1
-    assert value_of(metrics.live_encodes) == 1
+    assert value_of(metrics.viewers.encodes) == 1
     await encodings.jpeg(view, Look(WIDTH // 2, 90, annotated=False))
     await encodings.jpeg(made_view(sequence=1), PLAIN)
     await encodings.jpeg(made_view(number=2), PLAIN)
-    assert value_of(metrics.live_encodes) == 4
+    assert value_of(metrics.viewers.encodes) == 4
     assert sorted(number for number, _ in encodings._made) == [1, 1, 2], "old ones are kept"
     encodings.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("live-jpeg")]

@@ -76,7 +76,7 @@ class Watched:
             await asyncio.sleep(every_s)
 
     def count(self) -> float:
-        return sum(value_of_labels(self.metrics.live_viewers))
+        return sum(value_of_labels(self.metrics.viewers.watching))
 
     async def until_nobody_watches(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -146,7 +146,7 @@ async def test_a_viewer_is_sent_what_it_asked_for() -> None:
         await viewer.send('{"type": "subscribe", "pictures": false}')
         await asyncio.sleep(0.1)
         gateway.publish("north")
-        assert ((await frame(viewer))["jpeg"], value_of(gateway.metrics.live_encodes)) == (b"", 2)
+        assert ((await frame(viewer))["jpeg"], value_of(gateway.metrics.viewers.encodes)) == (b"", 2)
 
         await viewer.send('{"type": "subscribe", "format": "json", "cameras": ["north"]}')
         await asyncio.sleep(0.1)
@@ -158,7 +158,12 @@ async def test_a_viewer_is_sent_what_it_asked_for() -> None:
 
 async def test_what_cannot_be_understood_is_said_and_the_conversation_goes_on() -> None:
     async with watched() as gateway, gateway.socket() as viewer:
-        wrong: list[str | bytes] = ['{"type": "subscribe", "width": 0}', '{"type": "subscribe", "camera": "x"}', "{", '{"type": "jump"}']
+        wrong: list[str | bytes] = [
+            '{"type": "subscribe", "width": 0}',
+            '{"type": "subscribe", "camera": "x"}',
+            "{",
+            '{"type": "jump"}',
+        ]
         wrong += ['{"type": "ack"}', "[]", '{"type": "subscribe", "max_fps": "fast"}', "9" * 5000]
         for message in (*wrong, b"binary"):
             await viewer.send(message)
@@ -166,8 +171,10 @@ async def test_what_cannot_be_understood_is_said_and_the_conversation_goes_on() 
             assert error["code"] == "bad_message" and error["detail"] and len(error["detail"]) <= 500
         await viewer.send('{"type": "subscribe", "cameras": ["nobody", "north"]}')
         assert await said(viewer, "error") == {
-            "type": "error", "code": "unknown_camera", "detail": "there is no camera nobody; GET /live/cameras lists them",
-        }  # fmt: skip
+            "type": "error",
+            "code": "unknown_camera",
+            "detail": "there is no camera nobody; GET /live/cameras lists them",
+        }
         gateway.publish()
         assert (await frame(viewer))["sequence"] == 0
 
@@ -219,7 +226,7 @@ async def test_who_wants_fewer_gets_fewer() -> None:
         clocks = [(await frame(viewer))["clock"] for _ in range(4)]
         assert min(after - before for before, after in itertools.pairwise(clocks)) > 100_000
         publishing.cancel()
-        skipped = next(iter(gateway.metrics.live_pictures_skipped.collect())).samples
+        skipped = next(iter(gateway.metrics.viewers.skipped.collect())).samples
         by = {tuple(sample.labels.values()): sample.value for sample in skipped if sample.name.endswith("_total")}
         assert by["websocket", "rate"] > 10 and by["websocket", "slow"] == 0
 
@@ -239,15 +246,15 @@ async def test_fifty_viewers_of_whom_half_never_read(monkeypatch: pytest.MonkeyP
                 await asyncio.gather(*(reads_for(reader, frames=2) for reader in readers))
         published = sum(view.sequence + 1 for name in gateway.infos if (view := gateway.views.latest(name)))
         # Sockets want plain pictures, MJPEG annotated ones: two looks, each picture once.
-        assert value_of(gateway.metrics.live_encodes) <= 2 * published
+        assert value_of(gateway.metrics.viewers.encodes) <= 2 * published
         for reader in opened:
             await reader.__aexit__(None, None, None)
         await gateway.until_nobody_watches()
         publishing.cancel()
-        encoded = value_of(gateway.metrics.live_encodes)
+        encoded = value_of(gateway.metrics.viewers.encodes)
         gateway.publish("north")
         await asyncio.sleep(0.3)
-        assert value_of(gateway.metrics.live_encodes) == encoded, "it encodes for nobody"
+        assert value_of(gateway.metrics.viewers.encodes) == encoded, "it encodes for nobody"
         assert gateway.viewers._winking is None and not gateway.viewers.encodings._made
         for one in deaf:
             one.close()
