@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
 
 from gateway.challenges import Challenges
-from gateway.console.overview import look
-from gateway.console.server import open_console
+from gateway.console.overview import Overview, look
+from gateway.console.server import Console, open_console
 from gateway.doctor.finding import Finding
-from gateway.errors import GatewayError, StartupError
+from gateway.errors import GatewayError, StartupError, UnknownCamera
+from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.live.cameras import Cameras, camera_places, cameras_of
 from gateway.live.config import CameraConfig
 from gateway.live.rounds import SLOTS as LIVE_SLOTS
 from gateway.live.routes import cameras_router
+from gateway.live.viewer_routes import viewer_router
+from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
@@ -103,9 +106,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with (
-                    console.serving(view, [cameras_router(one) for one in cameras]) if console else nullcontext()
-                ):
+                async with _shown(console, view, cameras, settings, metrics):
                     yield
             finally:
                 await _stop(background)
@@ -164,6 +165,34 @@ def _tell_settings(metrics: Metrics, settings: Settings) -> None:
     metrics.budget.set(Aim.of(settings).budget_s)
     metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
+
+
+@asynccontextmanager
+async def _shown(
+    console: Console | None,
+    view: Callable[[History], Overview],
+    cameras: Sequence[Cameras],
+    settings: Settings,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """During the block the operator sees the console, and the cameras in it."""
+    if console is None:
+        yield
+        return
+    viewers = [
+        Viewers(settings, metrics, one.views, one.describe, on_shown=partial(_count_shown, one)) for one in cameras
+    ]
+    async with console.serving(view, [*map(cameras_router, cameras), *map(viewer_router, viewers)]):
+        try:
+            yield
+        finally:
+            for one in viewers:
+                await one.close()
+
+
+def _count_shown(cameras: Cameras, name: str) -> None:
+    with suppress(UnknownCamera):
+        cameras.get(name).shown += 1
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

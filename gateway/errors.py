@@ -102,6 +102,16 @@ class CameraExists(CameraError):
     status, reason = 409, "camera_exists"
 
 
+class NoPicture(CameraError):
+    """Of a camera that sends none now."""
+
+    status, reason, retry_after_s = 503, "no_picture", 1
+
+
+class TooManyViewers(CameraError):
+    status, reason, retry_after_s = 503, "too_many_viewers", 5
+
+
 class TooManyCameras(CameraError):
     status, reason, retry_after_s = 503, "too_many_cameras", 5
 

@@ -149,6 +149,7 @@ class Metrics:
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
         )
+        self.viewers = ViewerMetrics(self.registry)
         self.live_frames = Counter(
             "touchline_live_frames", "Frames of cameras: received, inferred, or dropped and why.", ["camera", "kind"],
             registry=self.registry,
@@ -194,6 +195,37 @@ class Metrics:
             self.frames.labels(kind)
         for kind in ("planned", "actual"):
             self.stride.labels(kind)
+
+
+class ViewerMetrics:
+    """Who watches cameras, and what they are sent."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.watching = Gauge(
+            "touchline_live_viewers", "Viewers of cameras now.", ["kind"], registry=registry
+        )  # fmt: skip
+        self.sent = Counter(
+            "touchline_live_pictures_sent", "Frames of cameras that were sent to viewers, with a picture or without.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.skipped = Counter(
+            "touchline_live_pictures_skipped", "Frames that a viewer did not get: it is slow, or asked for fewer.",
+            ["kind", "reason"], registry=registry,
+        )  # fmt: skip
+        self.sent_bytes = Counter(
+            "touchline_live_sent_bytes", "Bytes of frames that were sent to viewers.", ["kind"], registry=registry
+        )
+        self.encodes = Counter(
+            "touchline_live_encodes", "Pictures compressed for viewers, each for all that want the same.",
+            registry=registry,
+        )  # fmt: skip
+        for kind in ("websocket", "mjpeg", "picture"):
+            self.sent.labels(kind)
+            self.sent_bytes.labels(kind)
+        for kind in ("websocket", "mjpeg"):
+            self.watching.labels(kind)
+            for reason in ("slow", "rate"):
+                self.skipped.labels(kind, reason)
 
 
 def value_of(metric: MetricWrapperBase) -> float:
