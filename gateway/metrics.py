@@ -185,6 +185,10 @@ class Metrics:
         )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
+        self._name_labels()
+
+    def _name_labels(self) -> None:
+        """Series that are counted from 0, so that a rate sees the first one."""
         for stage in TIMES:
             self.stage_seconds.labels(stage)
         others = every_reason(CameraError)
