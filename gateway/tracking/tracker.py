@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from gateway.detections import Detections, Floats
 from gateway.tracking.association import OnPitch, joined_up, on_pitch, stretches, tracks_on_pitch
-from gateway.tracking.ball import MAX_SPEED, ball_flights, not_on_a_spot
+from gateway.tracking.ball import FAST_S, MAX_SPEED, ball_flights, not_on_a_spot
 from gateway.tracking.camera_motion import NO_MOTION, CameraMotion
 from gateway.tracking.filling import FILL_GAP_S, Sightings, filled_tracks
 from gateway.tracking.keypoints import Keypoints
@@ -127,6 +127,7 @@ class Tracker:
             xyxy,
             scores,
             reach=MAX_SPEED * self._width / self._fps,
+            fast=FAST_S * self._fps,
             gap=max(round(FILL_GAP_S * self._fps), int(np.diff(inferred).max(initial=0))),
             start_cost=self._confidence,
         )
