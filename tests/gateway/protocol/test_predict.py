@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from gateway.errors import StartupError
 from gateway.protocol.predict import check_startable
@@ -46,7 +47,7 @@ def picture(brightness: int, size: tuple[int, int] = (320, 180), kind: str = ".p
 
 
 def encoded(pixels: np.ndarray, kind: str = ".png") -> str:
-    return base64.b64encode(cv2.imencode(kind, pixels)[1]).decode()
+    return base64.b64encode(cv2.imencode(kind, pixels)[1].tobytes()).decode()
 
 
 async def ask(gateway: RunningGateway, body: Any, token: str = TOKEN) -> httpx.Response:
@@ -178,8 +179,9 @@ async def test_only_the_protocols_that_are_on_are_there(gateway: RunningGateway)
 def test_without_a_token_only_this_host_may_be_listened_to() -> None:
     with pytest.raises(StartupError, match="PREDICT_TOKEN"):
         check_startable(Settings(_env_file=None, protocols="predict"))
-    for fits in ({"host": "127.0.0.1"}, {"predict_token": "x"}, {"protocols": "soccer"}):
-        check_startable(Settings(_env_file=None, **{"protocols": "predict", **fits}))
+    check_startable(Settings(_env_file=None, protocols="predict", host="127.0.0.1"))
+    check_startable(Settings(_env_file=None, protocols="predict", predict_token=SecretStr("x")))
+    check_startable(Settings(_env_file=None, protocols="soccer"))
 
 
 WRONG = {
@@ -246,11 +248,11 @@ def jpeg_header(width: int, height: int) -> bytes:
     )
 
 
-async def test_a_small_file_of_900_million_pixels_is_refused_unseen(gateway: RunningGateway) -> None:
+async def test_a_small_file_of_very_many_pixels_is_refused_unseen(gateway: RunningGateway) -> None:
     before, traces = peak_kib(), Traces.of(gateway)
     for data in (png_of(30_000, 1300), jpeg_header(30_000, 30_000)):
         said = await refusal(gateway, frames=[{"frame_id": 0, "data": base64.b64encode(data).decode()}])
-        assert "30000x30" in said and "million" in said
+        assert "30000x" in said and "million" in said
     assert peak_kib() - before < 64 * 1024
     assert await settled(gateway, traces) == traces
 
