@@ -74,7 +74,7 @@ def test_the_bundled_player_answers_in_a_chute_what_its_export_answers_in_the_ga
     run = worked(tmp_path / "package", pictures, "cpu", WALL_S, calls=1)
     assert not run.failure and run.frames is not None and len(run.each_s) == 1
     frames = np.empty((len(pictures), 576, 1024, 3), np.uint8)
-    letterboxes = [place(*pair) for pair in zip(pictures, frames, strict=True)]
+    letterboxes = [place(bgr[..., ::-1].copy(), frame) for bgr, frame in zip(pictures, frames, strict=True)]
     rows = np.concatenate([onnxruntime_answer(BUNDLED, frame[None]) for frame in frames])
     assert sum(len(frame["boxes"]) for frame in run.frames) > 10
     for index, (frame, letterbox) in enumerate(zip(run.frames, letterboxes, strict=True)):
