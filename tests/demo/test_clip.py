@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -71,8 +73,8 @@ def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
     assert clip._key(small()) != clip._key(small(lively=True))
 
 
-def small(**changes: int) -> Match:
-    return Match(**{"seed": 3, "frames": 4, "width": 320, "height": 180, **changes})
+def small(**changes: Any) -> Match:
+    return replace(Match(seed=3, frames=4, width=320, height=180), **changes)
 
 
 def test_a_clip_is_made_once(tmp_path: Path) -> None:
