@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,8 @@ def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
 
 
 def small(**changes: Any) -> Match:
-    return replace(Match(seed=3, frames=4, width=320, height=180), **changes)
+    given: dict[str, Any] = {"seed": 3, "frames": 4, "width": 320, "height": 180, **changes}
+    return Match(**given)
 
 
 def test_a_clip_is_made_once(tmp_path: Path) -> None:
