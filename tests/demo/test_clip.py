@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from demo import clip
-from demo.clip import ClipPaths, load_truth, make_clip
+from demo.clip import ClipPaths, load_actions, load_truth, make_clip
 from demo.match import Match
 
 
@@ -56,6 +56,19 @@ def test_the_files_hold_the_frames_and_their_truth(demo_clip: ClipPaths) -> None
                     np.testing.assert_array_equal(getattr(truths[number], name), getattr(truth, name))
             if number > 123:
                 break
+
+
+def test_what_happens_lies_beside_the_clip(made: tuple[ClipPaths, list[tuple[int, int]]]) -> None:
+    assert tuple(load_actions(made[0].actions)) == Match().play.actions
+
+
+def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
+    calm = make_clip(tmp_path, small(), workers=1)
+    before = calm.video.read_bytes()
+    make_clip(tmp_path, small(lively=True), workers=1)
+    make_clip(tmp_path, small(), workers=1)
+    assert calm.video.read_bytes() == before
+    assert clip._key(small()) != clip._key(small(lively=True))
 
 
 def small(**changes: int) -> Match:
