@@ -45,7 +45,7 @@ def picture(brightness: int, size: tuple[int, int] = (320, 180), kind: str = ".p
 
 
 def encoded(pixels: np.ndarray, kind: str = ".png") -> str:
-    return base64.b64encode(cv2.imencode(kind, pixels)[1]).decode()
+    return base64.b64encode(cv2.imencode(kind, pixels)[1].tobytes()).decode()
 
 
 async def ask(gateway: RunningGateway, body: Any, token: str = TOKEN) -> httpx.Response:
@@ -177,8 +177,9 @@ async def test_only_the_protocols_that_are_on_are_there(gateway: RunningGateway)
 def test_without_a_token_only_this_host_may_be_listened_to() -> None:
     with pytest.raises(StartupError, match="PREDICT_TOKEN"):
         check_startable(Settings(_env_file=None, protocols="predict"))
-    for fits in ({"host": "127.0.0.1"}, {"predict_token": "x"}, {"protocols": "soccer"}):
-        check_startable(Settings(_env_file=None, **{"protocols": "predict", **fits}))
+    fitting: tuple[dict[str, Any], ...] = ({"host": "127.0.0.1"}, {"predict_token": "x"}, {"protocols": "soccer"})
+    for fits in fitting:
+        check_startable(Settings(_env_file=None, **({"protocols": "predict"} | fits)))
 
 
 WRONG = {
