@@ -128,6 +128,8 @@ class Camera:
         self._scaler: tuple[Letterbox, Scaler] | None = None
         self._pitch_frame: int | None = None
         metrics.live_last_frame.labels(config.id).set(time.time())
+        for kind in ("received", "inferred", "stale", "corrupt"):
+            metrics.live_frames.labels(config.id, kind)
 
     # The event loop's: what is asked of it.
 
@@ -407,6 +409,10 @@ class Camera:
         changed = state != self._state or trouble != self._trouble
         if state != self._state:
             self._since = time.time()
+            if state in ("disabled", "ended"):  # nothing is to come
+                self._metrics.live_last_frame.remove_by_labels({"camera": self.config.id})
+            elif self._state in ("disabled", "ended"):
+                self._metrics.live_last_frame.labels(self.config.id).set(time.time())
         self._state, self._trouble = state, trouble
         if changed:
             self._views.touch()
