@@ -18,7 +18,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, trade_off, transport
+from benchmarks import (
+    common,
+    concurrency,
+    console,
+    gateway_alone,
+    limit,
+    long_strides,
+    memory,
+    reference,
+    trade_off,
+    transport,
+)
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from demo.clip import ClipPaths
 from demo.truth import Truth
@@ -262,14 +273,14 @@ def test_both_sides_are_measured_on_the_same_frames() -> None:
 def test_the_curve_that_auto_plans_with_is_written_as_it_was_measured(tmp_path: Path) -> None:
     """Into a module that says where it is from; no stride is worth more than one of more frames was found to be."""
     module = tmp_path / "stride_quality.py"
-    module.write_text(trade_off.CURVE.read_text())
-    trade_off.write_curve({1: 0.98, 2: 0.985, 10: 0.9, 6: 0.95}, 25.0, module)
+    module.write_text(long_strides.CURVE.read_text())
+    long_strides.write_curve({1: 0.98, 2: 0.985, 10: 0.9, 6: 0.95}, 25.0, module)
     written = runpy.run_path(str(module))
     assert written["MEASURED_FPS"] == 25
     assert written["PEOPLE_FOUND"] == ((1, 0.98), (2, 0.98), (6, 0.95), (10, 0.9))
-    assert "trade_off" in written["__doc__"]
-    trade_off.write_curve(dict(PEOPLE_FOUND), MEASURED_FPS, module)
-    assert module.read_text() == trade_off.CURVE.read_text()
+    assert "long_strides" in written["__doc__"]
+    long_strides.write_curve(dict(PEOPLE_FOUND), MEASURED_FPS, module)
+    assert module.read_text() == long_strides.CURVE.read_text()
 
 
 def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
