@@ -45,7 +45,10 @@ def main() -> None:
             served_file(clip.video.resolve()) as url,
             busy(arguments.busy),
         ):
-            outcomes = [servers.challenge(fresh(url)) for _ in range(arguments.runs)]
+            outcomes = []
+            for _ in range(arguments.runs):
+                outcomes.append(servers.challenge(fresh(url)))
+                console.print(f"{budget}: {outcomes[-1].elapsed_s:.2f} s {outcomes[-1].notes}", highlight=False)
         found = [measure(one.response, truth, match.width).people_found for one in outcomes]
         numbers[budget] = row = figures(outcomes, found, LATEST_S if budget == "auto" else float(budget))
         table.add_row(

@@ -4,14 +4,16 @@
 
 Every frame of each clip is inferred once by the bundled models (minutes) and kept in --dumps; a replay then takes a
 second a stride. The demo's clip and those of other --seeds are measured against their truth, a --video against its own
-answer at stride 1.
+answer at stride 1. --curve writes gateway/stride_quality.py anew, which CHALLENGE_BUDGET_S=auto plans with: what is
+found on the demo's clip, the pitch model as often as a plan takes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +28,19 @@ from demo.match import Match
 from demo.truth import Truth
 from gateway.detections import Detections
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
+from gateway.pace import Aim, pitch_stride
+from gateway.settings import Settings
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.tracker import Tracker
 from gateway.tracking.tracks import TrackRows
+from local.triton import PROJECT
 from touchline.answer_quality import AnswerQuality, measure
+from touchline.atomic_file import replacing
 from touchline.contract import DETECTIONS, KEYPOINTS, PITCH_MODEL, PLAYER_MODEL, Letterbox
 
 STRIDES = (1, 2, 4, 6, 10, 15, 25)
+CURVE = PROJECT / "gateway" / "stride_quality.py"
+CURVE_STRIDES = (1, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 25, 30, 40, 50)
 CONFIDENCE, KEYPOINT_CONFIDENCE, LOW_SCORE = 0.35, 0.5, 0.1
 
 
@@ -56,6 +64,7 @@ def main() -> None:
     parser.add_argument("--dumps", type=Path, default=Path("out/long_strides"))
     parser.add_argument("--strides", type=int, nargs="*", default=list(STRIDES))
     parser.add_argument("--pitch-factor", type=int, default=1, help="the pitch model sees every n-th inferred frame")
+    parser.add_argument("--curve", action="store_true", help="write the strides' quality into the gateway")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args()
     console = Console()
@@ -66,6 +75,8 @@ def main() -> None:
         clip = demo_clip(console, match, folder)
         seen = dumped(clip.video, arguments.dumps / f"{name.replace(' ', '_')}.npz", match.fps)
         against_truth(name, seen, load_truth(clip.truth), arguments, numbers)
+        if name == "demo" and arguments.curve:
+            write_curve({stride: planned(seen, stride, load_truth(clip.truth)) for stride in CURVE_STRIDES}, seen.fps)
     for video in arguments.video:
         seen = dumped(video, arguments.dumps / f"{video.stem}.npz", arguments.fps)
         against_itself(video.name, seen, arguments, numbers)
@@ -84,6 +95,15 @@ def against_truth(
     for stride in arguments.strides:
         rows, finish_s = replay(seen, stride, arguments.pitch_factor)
         numbers[f"{name}, stride {stride}"] = figures(quality(rows, truth, seen.size[0]), finish_s)
+
+
+def planned(seen: Seen, stride: int, truth: list[Truth]) -> float:
+    """Share of the people found with every `stride`-th frame inferred, by the pitch model as many as a plan takes.
+
+    The least strides are the defaults of a CPU.
+    """
+    pitch = pitch_stride(stride, Aim.of(Settings(_env_file=None, device="cpu")), seen.fps)
+    return quality(replay(seen, stride, pitch // stride)[0], truth, seen.size[0]).people_found
 
 
 def against_itself(name: str, seen: Seen, arguments: argparse.Namespace, numbers: dict[str, dict[str, float]]) -> None:
@@ -134,6 +154,17 @@ def quality(rows: TrackRows, truth: Sequence[Truth], width: int) -> AnswerQualit
     ):
         frames[number]["objects"].append({"id": track, "bbox": box, "class_id": class_id})
     return measure({"frames": frames}, list(truth), width)
+
+
+def write_curve(found: Mapping[int, float], fps: float, path: Path = CURVE) -> None:
+    """Write the module that the gateway plans with: the lowest found so far, so that no floor rests on luck."""
+    strides = sorted(found)
+    sure = np.minimum.accumulate([found[stride] for stride in strides])
+    rows = (f"    ({stride}, {round(float(quality), 3)}),\n" for stride, quality in zip(strides, sure, strict=True))
+    text = re.sub(r"(MEASURED_FPS: Final = ).+", rf"\g<1>{fps:.1f}", path.read_text())
+    text = re.sub(r"(PEOPLE_FOUND: Final = )\(.*\)\n", rf"\g<1>(\n{''.join(rows)})\n", text, flags=re.DOTALL)
+    with replacing(path) as part:
+        part.write_text(text)
 
 
 def dumped(video: Path, file: Path, fps: float) -> Seen:

@@ -1,12 +1,13 @@
 """What an answer is worth against how long it takes: fixed strides, budgets in seconds, and `auto`, on one clip.
 
 Whole challenges through the local servers. The clip of `make demo` is measured against its truth; other footage
-(--video) against the servers' own answer at stride 1. --curve writes gateway/stride_quality.py anew, which `auto` uses.
+(--video) against the servers' own answer at stride 1. --rows takes up what earlier runs measured, so that a table made
+in pieces is drawn as one.
 """
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,11 @@ from gateway.pace import Aim, pitch_stride, score
 from gateway.settings import FASTEST_S, Settings
 from gateway.stride_quality import MEASURED_FPS
 from local.stack import local_stack
-from local.triton import DEFAULT_REPOSITORY, PROJECT
+from local.triton import DEFAULT_REPOSITORY
 from local.validator import Outcome, served_file
 from touchline.answer import parse_answer
 from touchline.answer_quality import AnswerQuality, measure
-from touchline.atomic_file import replacing
 from touchline.contract import KEYPOINT_COUNT
-
-CURVE = PROJECT / "gateway" / "stride_quality.py"
 
 
 def main() -> None:
@@ -42,7 +40,9 @@ def main() -> None:
     arguments_of.add_argument("--budgets", nargs="*", default=["4", "6", "8", "12", "auto"])
     arguments_of.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="models that Triton serves")
     arguments_of.add_argument("--plot", type=Path, metavar="PNG", help="draw it there")
-    arguments_of.add_argument("--curve", action="store_true", help="write the strides' quality into the gateway")
+    arguments_of.add_argument(
+        "--rows", type=Path, nargs="*", default=[], metavar="JSON", help="what earlier runs wrote"
+    )
     arguments = arguments_of.parse_args()
     console = Console()
     if arguments.video:
@@ -52,7 +52,7 @@ def main() -> None:
         video, truth = clip.video.resolve(), load_truth(clip.truth)
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
-        width, fps = stream.width, float(stream.average_rate or 25)
+        width = stream.width
     take_cores(arguments.cores)
 
     def challenged(settings: Mapping[str, str]) -> list[Outcome]:
@@ -60,7 +60,7 @@ def main() -> None:
             servers.challenge(fresh(url))
             return [servers.challenge(fresh(url)) for _ in range(arguments.runs)]
 
-    if truth is None:
+    if truth is None and (arguments.strides or arguments.budgets):
         truth = as_truth(challenged(EVERY_FRAME)[0].response)
     ways = {f"stride {stride}": at_stride(stride) for stride in arguments.strides}
     ways |= {
@@ -69,24 +69,24 @@ def main() -> None:
     columns = ("seconds", "inferred", "stride", "people found", "precision", "identity switches", "balls", "keypoints")
     table = Table("", *columns, "score")
     numbers: dict[str, dict[str, Any]] = {}
+    for earlier in arguments.rows:
+        numbers |= json.loads(earlier.read_text())["rows"]
     for way, settings in ways.items():
         outcomes = challenged(settings)
         middle = sorted(outcomes, key=lambda one: one.elapsed_s)[len(outcomes) // 2]
-        found = measure(middle.response, truth, width)
-        seconds = [one.elapsed_s for one in outcomes]
-        numbers[way] = row = figures(found, median(seconds), middle.notes)
+        found = measure(middle.response, truth or [], width)
+        numbers[way] = row = figures(found, [one.elapsed_s for one in outcomes], middle.notes)
+        console.print(f"{way}: {row['people_found']:.1%} in {row['seconds']:.1f} s", highlight=False)
+    for way, row in numbers.items():
         table.add_row(
-            way, spread(seconds), str(row["inferred"]), f"{row['stride']} ({row['planned_stride']} planned)",
+            way, spread(row["all_seconds"]), str(row["inferred"]), f"{row['stride']} ({row['planned_stride']} planned)",
             *(f"{row[name]:.1%}" for name in ("people_found", "precision")), str(row["identity_switches"]),
             *(f"{row[name]:.1%}" for name in ("balls_found", "keypoints_found")), f"{row['score']:.3f}",
         )  # fmt: skip
-        console.print(f"{way}: {row['people_found']:.1%} in {row['seconds']:.1f} s", highlight=False)
-    if arguments.curve:
-        write_curve({stride: numbers[f"stride {stride}"]["people_found"] for stride in arguments.strides}, fps)
     if arguments.plot:
         plot(numbers, arguments.plot, video.name)
     notes = [
-        f"{len(truth)} frames, medians of {arguments.runs} challenges after one that warms up; people: IoU 0.5, "
+        f"Medians of {arguments.runs} challenges after one that warms up; people: IoU 0.5, "
         f"against {'the answer at stride 1' if arguments.video else 'the truth'}.",
         f"score: 0.65 people found + 0.35 exp(-5 (t - {FASTEST_S:g}) / (15 - {FASTEST_S:g})).",
     ]
@@ -99,9 +99,11 @@ def at_stride(stride: int) -> dict[str, str]:
     return {**NO_LIMITS, "FRAME_STRIDE": str(stride), "PITCH_STRIDE": str(pitch)}
 
 
-def figures(found: AnswerQuality, seconds: float, notes: Mapping[str, str]) -> dict[str, Any]:
+def figures(found: AnswerQuality, all_seconds: list[float], notes: Mapping[str, str]) -> dict[str, Any]:
+    seconds = median(all_seconds)
     return {
         "seconds": seconds,
+        "all_seconds": all_seconds,
         "inferred": int(notes["inferred"]),
         "stride": notes["stride"],
         "planned_stride": notes["planned-stride"],
@@ -128,17 +130,6 @@ def as_truth(response: Mapping[str, Any]) -> list[Truth]:
         )
         for answer in parse_answer(response).values()
     ]
-
-
-def write_curve(found: Mapping[int, float], fps: float, path: Path = CURVE) -> None:
-    """Write the module that the gateway plans with: the lowest found so far, so that no floor rests on luck."""
-    strides = sorted(found)
-    sure = np.minimum.accumulate([found[stride] for stride in strides])
-    rows = (f"    ({stride}, {round(float(quality), 3)}),\n" for stride, quality in zip(strides, sure, strict=True))
-    text = re.sub(r"(MEASURED_FPS: Final = ).+", rf"\g<1>{fps:.1f}", path.read_text())
-    text = re.sub(r"(PEOPLE_FOUND: Final = )\(.*\)\n", rf"\g<1>(\n{''.join(rows)})\n", text, flags=re.DOTALL)
-    with replacing(path) as part:
-        part.write_text(text)
 
 
 def plot(numbers: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:

@@ -18,17 +18,33 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, trade_off, transport
+from benchmarks import (
+    auto_stride,
+    budget,
+    common,
+    concurrency,
+    console,
+    gateway_alone,
+    limit,
+    long_strides,
+    memory,
+    reference,
+    trade_off,
+    transport,
+)
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
 from demo.clip import ClipPaths
 from demo.truth import Truth
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
+from gateway.pace import ModelCosts
+from gateway.settings import QUALITY_FLOOR
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.tracker import Tracker
 from local.scraped import scraped
 from local.stack import local_stack
 from local.triton import LocalTriton
+from local.validator import Outcome
 from tests.support.pictures import read_picture
 from tests.support.videos import make_video, read_number
 from touchline.contract import DEFAULT_SIZE, Letterbox
@@ -262,14 +278,30 @@ def test_both_sides_are_measured_on_the_same_frames() -> None:
 def test_the_curve_that_auto_plans_with_is_written_as_it_was_measured(tmp_path: Path) -> None:
     """Into a module that says where it is from; no stride is worth more than one of more frames was found to be."""
     module = tmp_path / "stride_quality.py"
-    module.write_text(trade_off.CURVE.read_text())
-    trade_off.write_curve({1: 0.98, 2: 0.985, 10: 0.9, 6: 0.95}, 25.0, module)
+    module.write_text(long_strides.CURVE.read_text())
+    long_strides.write_curve({1: 0.98, 2: 0.985, 10: 0.9, 6: 0.95}, 25.0, module)
     written = runpy.run_path(str(module))
     assert written["MEASURED_FPS"] == 25
     assert written["PEOPLE_FOUND"] == ((1, 0.98), (2, 0.98), (6, 0.95), (10, 0.9))
-    assert "trade_off" in written["__doc__"]
-    trade_off.write_curve(dict(PEOPLE_FOUND), MEASURED_FPS, module)
-    assert module.read_text() == trade_off.CURVE.read_text()
+    assert "long_strides" in written["__doc__"]
+    long_strides.write_curve(dict(PEOPLE_FOUND), MEASURED_FPS, module)
+    assert module.read_text() == long_strides.CURVE.read_text()
+
+
+@pytest.mark.parametrize("faster", [1, 4, 20])
+def test_auto_is_compared_with_fixed_strides_on_any_engine(faster: int) -> None:
+    found = auto_stride.expectations(ModelCosts(0.0486 / faster, 0.023 / faster), 0.002, 750)
+    auto = found.pop("auto")
+    assert list(found) == [f"stride {stride}" for stride in auto_stride.STRIDES]
+    assert auto.score >= max(one.score for one in found.values() if one.people_found >= QUALITY_FLOOR) - 0.01
+
+
+def test_a_row_of_budgets_says_which_answers_were_late() -> None:
+    notes = {"planned-stride": "10", "stride": "10.1"}
+    outcomes = [Outcome({}, b"", seconds, {}, notes) for seconds in (5.0, 6.4, 6.6)]
+    row = budget.figures(outcomes, [0.96, 0.97, 0.95], 6.0)
+    assert row["late"] == 1
+    assert row["planned_stride"] == [10, 10, 10]
 
 
 def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
