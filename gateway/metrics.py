@@ -59,6 +59,21 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.predictions = Counter(
+            "touchline_predictions", "Requests of POST /predict by outcome: answered, or why not.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prediction_seconds = Histogram(
+            "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.queued = Gauge(
+            "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "touchline_queue_seconds", "How long a challenge waited for its place.",
+            buckets=(0.001, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,
@@ -134,6 +149,7 @@ class Metrics:
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
         )
+        self.viewers = ViewerMetrics(self.registry)
         self.live_frames = Counter(
             "touchline_live_frames", "Frames of cameras: received, inferred, or dropped and why.", ["camera", "kind"],
             registry=self.registry,
@@ -169,15 +185,51 @@ class Metrics:
         )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
+        self._name_labels()
+
+    def _name_labels(self) -> None:
+        """Series that are counted from 0, so that a rate sees the first one."""
         for stage in TIMES:
             self.stage_seconds.labels(stage)
         others = every_reason(CameraError)
         for outcome in ("answered", "client_gone", *(one for one in every_reason(GatewayError) if one not in others)):
             self.challenges.labels(outcome)
+            self.predictions.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
         for kind in ("planned", "actual"):
             self.stride.labels(kind)
+
+
+class ViewerMetrics:
+    """Who watches cameras, and what they are sent."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.watching = Gauge(
+            "touchline_live_viewers", "Viewers of cameras now.", ["kind"], registry=registry
+        )  # fmt: skip
+        self.sent = Counter(
+            "touchline_live_pictures_sent", "Frames of cameras that were sent to viewers, with a picture or without.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.skipped = Counter(
+            "touchline_live_pictures_skipped", "Frames that a viewer did not get: it is slow, or asked for fewer.",
+            ["kind", "reason"], registry=registry,
+        )  # fmt: skip
+        self.sent_bytes = Counter(
+            "touchline_live_sent_bytes", "Bytes of frames that were sent to viewers.", ["kind"], registry=registry
+        )
+        self.encodes = Counter(
+            "touchline_live_encodes", "Pictures compressed for viewers, each for all that want the same.",
+            registry=registry,
+        )  # fmt: skip
+        for kind in ("websocket", "mjpeg", "picture"):
+            self.sent.labels(kind)
+            self.sent_bytes.labels(kind)
+        for kind in ("websocket", "mjpeg"):
+            self.watching.labels(kind)
+            for reason in ("slow", "rate"):
+                self.skipped.labels(kind, reason)
 
 
 def value_of(metric: MetricWrapperBase) -> float:

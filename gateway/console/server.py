@@ -18,10 +18,12 @@ from gateway.errors import GatewayError, StartupError
 from gateway.history import History
 from gateway.listening import bind
 from gateway.live.routes import answer_error
+from gateway.live.viewers import limit_unsent
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
 _LAST_REQUESTS_S = 2
+_LONGEST_MESSAGE = 64 * 1024
 
 
 class Console:
@@ -38,13 +40,18 @@ class Console:
         self, look: Callable[[History], Overview], routers: Sequence[APIRouter] = ()
     ) -> AsyncIterator[None]:
         """Serve the pages during the block, and what `routers` add."""
-        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
+        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token, routers)
         pages.add_exception_handler(GatewayError, answer_error)
-        for router in routers:
-            pages.include_router(router)
         server = _Server(
             uvicorn.Config(
-                pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
+                pages,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_LAST_REQUESTS_S,
+                # Pictures do not shrink, and viewers say little.
+                ws_per_message_deflate=False,
+                ws_max_size=_LONGEST_MESSAGE,
             )
         )
         serving = asyncio.create_task(server.serve([self._socket]))
@@ -92,4 +99,5 @@ def _listen(host: str, port: int) -> socket.socket:
     first, *others = bind(host, port, prefix="CONSOLE_", none_allowed=True)
     for other in others:  # localhost is two addresses
         other.close()
+    limit_unsent(first)
     return first
