@@ -106,6 +106,8 @@ async def test_one_that_is_away_and_one_that_dies_disturb_no_other(
         await live.add("mute", cameras[2].url)
         await live.until("dying", lambda one: one["state"] == "live")
         before = await live.until("fine", lambda one: one["state"] == "live")
+        health = await live.gateway.client.get(f"{live.gateway.url}/health")
+        assert (health.status_code, health.json()["live"]) == (200, {"cameras": 4, "live": 2})
         cameras[0].kill()
         dead = await live.until("dying", lambda one: one["state"] == "waiting")
         assert dead["error"]["code"] in ("closed", "refused") and dead["retry_in_s"] is not None
