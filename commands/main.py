@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "score": "What a validator's public rules would give a saved answer, line by line.",
     "render": "Make the pictures of an answer: an annotated video and a contact sheet.",
     "export": "Turn YOLO weights into models that Triton serves.",
+    "watch": "Watch cameras or video files: start Triton and the gateway for them, and say where to look.",
     "demo": "Answer a synthetic match on this machine and draw the answer.",
 }
 BENCH: Final = {
