@@ -407,6 +407,10 @@ class Camera:
         changed = state != self._state or trouble != self._trouble
         if state != self._state:
             self._since = time.time()
+            if state in ("disabled", "ended"):  # nothing is to come
+                self._metrics.live_last_frame.remove_by_labels({"camera": self.config.id})
+            elif self._state in ("disabled", "ended"):
+                self._metrics.live_last_frame.labels(self.config.id).set(time.time())
         self._state, self._trouble = state, trouble
         if changed:
             self._views.touch()

@@ -119,7 +119,7 @@ class Backlog:
         """Seconds, once a read that took `read_s` ended at `now` with a packet of this time stamp."""
         if self._timed and pts_s is None:
             return 0.0
-        lag = now - (pts_s or 0.0)
+        lag = now - pts_s if self._timed and pts_s is not None else now
         if self._least is None or read_s > _WAITED_S or not 0 <= lag - self._least < _MOST_AHEAD_S:
             self._least = lag
         return lag - self._least

@@ -221,10 +221,10 @@ class _Session:
             while (request := await self._request()) is not None:
                 while self._camera.stalled:
                     await asyncio.sleep(0.02)
+                self._camera.torn_down += request[0] == "TEARDOWN"
                 self._answer(*request)
                 await self._writer.drain()
                 if request[0] == "TEARDOWN":
-                    self._camera.torn_down += 1
                     break
         finally:
             if self._playing is not None:
