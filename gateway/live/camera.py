@@ -128,6 +128,8 @@ class Camera:
         self._scaler: tuple[Letterbox, Scaler] | None = None
         self._pitch_frame: int | None = None
         metrics.live_last_frame.labels(config.id).set(time.time())
+        for kind in ("received", "inferred", "stale", "corrupt"):
+            metrics.live_frames.labels(config.id, kind)
 
     # The event loop's: what is asked of it.
 

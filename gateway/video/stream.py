@@ -180,10 +180,9 @@ class Stream:
     def stop(self) -> None:
         self._stop.set()
 
-    def cut(self) -> None:
-        """End the connection under a thread that does not come back after `stop`."""
-        if self._connection is not None:
-            self._connection.cut()
+    def cut(self) -> bool:
+        """End the connection under a thread that does not come back after `stop`; whether there was one."""
+        return self._connection is not None and self._connection.cut()
 
     @property
     def alive(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from gateway.live.views import View
 from gateway.video.stream import THREAD
 from local.triton import free_ports
 from tests.support.gateway import RunningGateway, running_gateway
@@ -31,6 +32,12 @@ class Watching:
         answer = await self.gateway.client.get(f"{self.url}/live/cameras/{name}")
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    def view(self, name: str) -> View:
+        """The newest one of the camera."""
+        view = self.gateway.cameras.views.latest(name)
+        assert view is not None
+        return view
 
     async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         return await self.gateway.client.request(method, f"{self.url}/live/cameras{path}", **more)

@@ -49,14 +49,14 @@ async def test_a_camera_is_added_watched_changed_and_removed(
         assert camera["source"]["codec"] == "h264" and camera["source"]["width"] == 320
         assert camera["frames"]["received"] >= 2 * camera["frames"]["inferred"] - 2
         assert set(camera["stages_ms"]) == {"decode", "wait", "scale", "infer", "track"}
-        view = live.gateway.cameras.views.latest("north")
-        assert view is not None and (view.picture.width, view.picture.height) == (320, 180)
+        view = live.view("north")
+        assert (view.picture.width, view.picture.height) == (320, 180)
         # The quick model's goalkeeper and its ball, in pixels of the source.
         assert view.tracks.detections.xyxy.max() <= 320
         assert sorted(view.tracks.detections.classes.tolist()) == [0, 1, 2]
         changed = await live.ask("PATCH", "/north", json={"name": "N", "models": ["player"]})
         assert (changed.status_code, changed.json()["generation"]) == (200, 1)
-        await until(lambda: 0 not in live.gateway.cameras.views.latest("north").tracks.detections.classes)
+        await until(lambda: 0 not in live.view("north").tracks.detections.classes)
         assert (await live.ask("PATCH", "/north", json={"enabled": False})).status_code == 200
         await live.until("north", lambda one: one["state"] == "disabled")
         await live.ask("PATCH", "/north", json={"enabled": True})
@@ -154,21 +154,20 @@ async def test_another_picture_size_after_a_reconnect_and_ids_of_their_own(
     cameras: list[RtspCamera], quick_triton: LocalTriton, tmp_path: Path
 ) -> None:
     async with watching(tmp_path, quick_triton.grpc_url) as live:
-        views = live.gateway.cameras.views
         for name, camera in zip("ab", cameras, strict=False):
             await live.add(name, camera.url)
             await live.until(name, lambda one: one["frames"]["inferred"] > 5)
         for name in "ab":
-            ids = views.latest(name).tracks.ids
+            ids = live.view(name).tracks.ids
             assert set(ids.tolist()) <= {0, 1, 2}, "each camera counts from 1"
         cameras[0].film = numbered_film(width=640, height=360)
         cameras[0].drop()
-        await until(lambda: views.latest("a").picture.width == 640)
-        await until(lambda: views.latest("a").tracks.ids.max() > 0)
-        view = views.latest("a")
+        await until(lambda: live.view("a").picture.width == 640)
+        await until(lambda: live.view("a").tracks.ids.max() > 0)
+        view = live.view("a")
         assert view.generation == 2 and view.tracks.detections.xyxy.max() > 320
         assert not set(view.tracks.ids.tolist()) & {1, 2}, "ids are not used again"
-        assert set(views.latest("b").tracks.ids.tolist()) <= {0, 1, 2}
+        assert set(live.view("b").tracks.ids.tolist()) <= {0, 1, 2}
 
 
 async def test_a_frozen_picture_is_told_and_connected_anew_if_wanted(

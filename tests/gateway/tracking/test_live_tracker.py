@@ -65,7 +65,7 @@ def test_the_best_ball_is_answered_without_an_id() -> None:
 
 def test_feet_are_placed_on_the_pitch_while_it_was_seen_a_moment_ago() -> None:
     points = project(np.linalg.inv(TO_PITCH), KEYPOINTS_CM)
-    shown = ((points > 0) & (points < (1280, 720))).all(axis=1)
+    shown = np.all((points > 0) & (points < (1280, 720)), axis=1)
     assert shown.sum() >= 8
     keypoints = np.where(shown[:, None], points, 0.0).astype(np.float32)
     tracker = LiveTracker(track_buffer=30, confidence=0.35)
