@@ -239,7 +239,8 @@ async function ask(method, path, body) {
   find("refused").hidden = true;
   try {
     const headers = body ? { "Content-Type": "application/json" } : {};
-    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+    // From the origin: a page that was opened with a password in its address cannot ask for relative ones.
+    const answer = await fetch(location.origin + path, { method, headers, body: body && JSON.stringify(body) });
     if (answer.ok) return true;
     const { detail } = await answer.json().catch(() => ({ detail: `the gateway answered ${answer.status}` }));
     throw new Error(detail);
