@@ -39,8 +39,8 @@ from local.stack import LocalStack, local_stack
 from local.triton import free_ports
 from tests.support.rtsp_camera import Film, RtspCamera, encoded
 
-FRAMES: Final = 250
-BITS: Final = 8
+FRAMES: Final = 125
+BITS: Final = 7
 _STRIP: Final = 20
 """Of the height, the part of the strip with the number."""
 _AFTER: Final = ("track", "draw", "encode", "send")
@@ -68,7 +68,7 @@ class Watched:
 
 
 def film(video: Path, size: tuple[int, int]) -> Film:
-    """The first 10 s of a video as a camera sends them, with the numbers of the frames."""
+    """The first 5 s of a video as a camera sends them, with the numbers of the frames."""
 
     def pictures() -> Iterator[np.ndarray]:
         with av.open(str(video)) as container:

@@ -20,20 +20,26 @@ from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.live.cameras import Cameras, camera_places, cameras_of
 from gateway.live.config import CameraConfig
-from gateway.live.rounds import SLOTS
+from gateway.live.rounds import SLOTS as LIVE_SLOTS
 from gateway.live.routes import cameras_router
 from gateway.live.viewer_routes import viewer_router
 from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
+from gateway.predictions import SLOTS as PREDICT_SLOTS
+from gateway.predictions import Predictions
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.key_exchange import key_exchange_router
+from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
+from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.subnet.nonces import nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -46,19 +52,16 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
     `findings` are the doctor's, which the console shows.
     """
+    check_startable(settings)
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
-    redis_url = settings.nonce_redis_url.get_secret_value()
-    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
-    nonces = redis or MemoryNonces()
+    nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
+    _tell_settings(metrics, settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(Aim.of(settings).budget_s)
-    metrics.gpus.set(settings.gpu_count)
-    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
@@ -72,15 +75,21 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             allow_private=settings.allow_private_video_hosts,
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
-            slots = settings.concurrent_challenges * settings.slots_per_challenge + (SLOTS if settings.live else 0)
+            slots = settings.concurrent_challenges * settings.slots_per_challenge
+            slots += settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            predictions = Predictions(settings, metrics, engine, client)
+            admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
+            if "soccer" in settings.protocol_names:
+                app.include_router(key_exchange_router(admission, keys))
+                app.include_router(soccer_router(challenges, admission, metrics, history=history))
+            if "predict" in settings.protocol_names:
+                app.include_router(predict_router(settings, predictions, challenges, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
-            lasting = [engine.watch_forever(), *(one.run() for one in cameras)]
-            lasting += [redis.watch_forever()] if redis is not None else []
+            lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
             lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
             background = [asyncio.create_task(one) for one in lasting]
             _log.info(
@@ -100,16 +109,12 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 async with _shown(console, view, cameras, settings, metrics):
                     yield
             finally:
-                for task in background:
-                    task.cancel()
-                for task in background:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                await _stop(background)
                 await challenges.close()
                 await engine.close()
                 pipeline.close()
-                if redis is not None:
-                    await redis.close()
+                predictions.close()
+                await nonces.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -145,6 +150,21 @@ def _watch(
     except GatewayError as error:
         raise StartupError(f"CAMERAS_FILE: {error}") from error
     return [cameras]
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _tell_settings(metrics: Metrics, settings: Settings) -> None:
+    """What the settings say that alerts compare with."""
+    metrics.budget.set(Aim.of(settings).budget_s)
+    metrics.gpus.set(settings.gpu_count)
+    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
 
 
 @asynccontextmanager

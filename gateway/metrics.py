@@ -59,6 +59,21 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.predictions = Counter(
+            "touchline_predictions", "Requests of POST /predict by outcome: answered, or why not.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prediction_seconds = Histogram(
+            "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.queued = Gauge(
+            "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "touchline_queue_seconds", "How long a challenge waited for its place.",
+            buckets=(0.001, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,
@@ -170,11 +185,16 @@ class Metrics:
         )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
+        self._name_labels()
+
+    def _name_labels(self) -> None:
+        """Series that are counted from 0, so that a rate sees the first one."""
         for stage in TIMES:
             self.stage_seconds.labels(stage)
         others = every_reason(CameraError)
         for outcome in ("answered", "client_gone", *(one for one in every_reason(GatewayError) if one not in others)):
             self.challenges.labels(outcome)
+            self.predictions.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
         for kind in ("planned", "actual"):

@@ -74,6 +74,7 @@ async def running_gateway(
         "img_size": 160,
         "console_port": 0,
         "challenge_budget_s": 1000,
+        "queue_s": 0,
         **settings,
     }
     app = build_app(Settings(_env_file=None, **values), findings)
