@@ -20,6 +20,7 @@ from gateway.doctor.host import owner_of
 from gateway.doctor.probes import Host
 from gateway.errors import CameraError, StartupError
 from gateway.listening import bind
+from gateway.live.cameras import camera_places
 from gateway.live.config import camera_config
 from gateway.settings import Settings, is_loopback
 from local.progress import spinner
@@ -44,6 +45,10 @@ def command(
         raise CommandError(
             f"{len(cameras)} cameras are more than LIVE_MAX_CAMERAS={settings.live_max_cameras}; raise it or name fewer"
         )
+    try:
+        camera_places(settings)
+    except StartupError as error:
+        raise CommandError(f"{error}; write it as 10.0.5.0/24,cams.example") from error
     port = _free(port)
     try:
         with TemporaryDirectory(prefix="touchline-") as directory:  # only its owner reads it: passwords
