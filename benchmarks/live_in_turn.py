@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -29,7 +30,7 @@ from gateway.video.scale import Scaler
 from touchline.answer import FrameAnswer
 from touchline.contract import KEYPOINT_COUNT, Letterbox
 from touchline.drawing import draw_objects
-from touchline.video_live import open_stream
+from touchline.video_live import StreamFailed, open_stream
 
 FRAME_SKIP: Final = 3
 FRAMES_OF_EACH: Final = 4
@@ -53,14 +54,18 @@ class _Reader(threading.Thread):
         self.stopped = False
 
     def run(self) -> None:
-        with open_stream(self._url, transport="tcp", timeout_s=5) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if self.stopped:
-                    return
-                if number % FRAME_SKIP == 0:
-                    if self.frames.full():
-                        self.frames.get()
-                    self.frames.put(frame)
+        while not self.stopped:
+            with (
+                suppress(StreamFailed, av.FFmpegError),
+                open_stream(self._url, transport="tcp", timeout_s=5) as source,
+            ):
+                for number, frame in enumerate(source.decode(video=0)):
+                    if self.stopped:
+                        return
+                    if number % FRAME_SKIP == 0:
+                        if self.frames.full():
+                            self.frames.get()
+                        self.frames.put(frame)
 
 
 async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float) -> None:
@@ -78,7 +83,7 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
             slot = await share.acquire()
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                frames = [[reader.frames.get() for _ in range(FRAMES_OF_EACH)] for reader in readers]
+                frames = [[reader.frames.get(timeout=20) for _ in range(FRAMES_OF_EACH)] for reader in readers]
                 every = [frame for one in frames for frame in one]
                 width, height = share.input_size
                 letterbox = Letterbox(every[0].width, every[0].height, width, height)
