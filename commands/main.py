@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "score": "What a validator's public rules would give a saved answer, line by line.",
     "render": "Make the pictures of an answer: an annotated video and a contact sheet.",
     "export": "Turn YOLO weights into models that Triton serves.",
+    "watch": "Watch cameras or video files: start Triton and the gateway for them, and say where to look.",
     "package": "Pack weights for the subnet's public track, or check such a package rule by rule.",
     "demo": "Answer a synthetic match on this machine and draw the answer.",
 }

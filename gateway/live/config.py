@@ -67,10 +67,10 @@ class CameraConfig(BaseModel):
         except ValueError:
             raise ValueError("url cannot be read; special characters of a password go into `password`") from None
         scheme = parts.scheme.lower()
+        # What comes after a raw / or ? of a password would be shown as a path.
+        if "@" in parts.path + parts.query + parts.fragment and scheme in SCHEMES:
+            raise ValueError("url has an @ behind the host; special characters of a password go into `password`")
         if scheme == "file" or "@" not in parts.netloc:
-            # What comes after a raw / or ? of a password would be shown as a path.
-            if "@" in parts.path + parts.query + parts.fragment and scheme in SCHEMES:
-                raise ValueError("url has an @ behind the host; special characters of a password go into `password`")
             return given
         user, _, password = parts.netloc.rpartition("@")[0].partition(":")
         bare = f"[{host}]" if ":" in (host or "") else host or ""

@@ -21,7 +21,7 @@ Ending = Literal["gone", "slow", "removed", "stopping"]
 Kind = Literal["websocket", "mjpeg", "picture"]
 
 FRESH_S: Final = 5.0
-"""An older picture is not shown as what the camera sees."""
+"""A picture that is longer known is not shown as what the camera sees."""
 TOO_SLOW_S: Final = 15.0
 """A viewer that takes less than a frame in so long is let go. Of one that takes nothing the kernel ends the connection
 before: see limit_unsent."""
@@ -121,9 +121,11 @@ class Viewers:
                     self._winking = None
 
     def fresh(self, camera: str) -> View | None:
-        """What the camera sees: its newest view, None where that is old."""
+        """What the camera sees: its newest view, None where that is old. How long the engine took does not count."""
         view = self.views.latest(camera)
-        return view if view is not None and time.monotonic() - view.captured_at < FRESH_S else None
+        if view is None or time.monotonic() - view.captured_at > FRESH_S + sum(view.stages.values()):
+            return None
+        return view
 
     def look(self, camera: CameraInfo, view: View, width: int | None, *, annotated: bool) -> Look:
         """How a viewer that asked for `width` gets the camera's pictures."""

@@ -139,6 +139,8 @@ class RtspCamera:
         """Sessions that ended with TEARDOWN."""
         self.sent = 0
         """Frames, to all sessions together."""
+        self.sent_at: dict[int, float] = {}
+        """time.monotonic() of when each of the film's frames was last sent."""
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rtsp-camera", daemon=True)
@@ -326,6 +328,7 @@ class _Session:
             nals = film.units[0].nals if camera.frozen else unit.nals
             stamp = offset + unit.pts + int(camera.jump_s * _CLOCK)
             held = held if camera.stopped_clock else stamp
+            camera.sent_at[index] = time.monotonic()
             self._send(nals, held if camera.stopped_clock else stamp)
             camera.sent += 1
             await self._writer.drain()

@@ -41,6 +41,9 @@ class Tile {
 
   get path() { return `/live/cameras/${encodeURIComponent(this.camera.id)}`; }
 
+  // An engine may take seconds for a round.
+  get patienceMs() { return SILENT_MS + 3 * sum(this.camera.stages_ms); }
+
   part(name) { return this.element.querySelector(`.${name}`); }
 
   update(camera) {
@@ -63,11 +66,11 @@ class Tile {
     const { state, error, since } = this.camera;
     const open = socket && socket.readyState === WebSocket.OPEN;
     const now = performance.now();
-    const away = !open || state !== "live" || now - this.shownAt > SILENT_MS;
+    const away = !open || state !== "live" || now - this.shownAt > this.patienceMs;
     this.element.classList.toggle("away", away);
     this.part("lost").hidden = !away;
     const at = new Date(since).toLocaleTimeString();
-    const why = !open ? "no connection to the gateway" : `${state} since ${at}${error ? `: ${error.detail}` : ""}`;
+    const why = !open ? "no connection to the gateway" : state === "live" ? "no frame comes" : `${state} since ${at}${error ? `: ${error.detail}` : ""}`;
     this.element.querySelector(".lost span").textContent = why;
     const badge = this.part("line").querySelector(".state");
     badge.textContent = this.camera.behind && !away ? "behind" : this.still && !away ? "still" : state;
@@ -107,7 +110,7 @@ class Tile {
     picture.close();
     if (find("boxes").checked) drawBoxes(this.pen, frame);
     const now = performance.now();
-    const wasAway = now - this.shownAt > SILENT_MS;
+    const wasAway = now - this.shownAt > this.patienceMs;
     this.shownAt = now;
     this.still = Boolean(frame.flags & STILL);
     this.arrivals.push(now);
@@ -239,7 +242,8 @@ async function ask(method, path, body) {
   find("refused").hidden = true;
   try {
     const headers = body ? { "Content-Type": "application/json" } : {};
-    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+    // From the origin: a page that was opened with a password in its address cannot ask for relative ones.
+    const answer = await fetch(location.origin + path, { method, headers, body: body && JSON.stringify(body) });
     if (answer.ok) return true;
     const { detail } = await answer.json().catch(() => ({ detail: `the gateway answered ${answer.status}` }));
     throw new Error(detail);

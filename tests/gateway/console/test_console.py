@@ -142,6 +142,10 @@ async def test_what_a_browser_may_do(video: str, quick_triton: LocalTriton, tmp_
             text = (await browser.get(path)).text
             assert not re.findall(r'(?:src|href)="(?!/console)', text), "something comes from elsewhere"
             assert not re.findall(r" (?:style|on\w+)=", text), "the policy refuses it"
+        # Cameras are off unless LIVE says otherwise.
+        assert "/live" not in (await browser.get("/console")).text
+        for path in ("/live", "/live/cameras", "/live/cameras/x/stream.mjpeg"):
+            assert (await browser.get(path)).status_code == 404
 
 
 async def test_without_a_token_only_this_machines_names_count(quick_triton: LocalTriton, tmp_path: Path) -> None:

@@ -204,6 +204,9 @@ async def test_an_old_picture_is_not_sent_as_a_new_one() -> None:
                     await frame(viewer)
             answer = await browser.get("/live/cameras/north/picture.jpg")
             assert (answer.status_code, answer.json()["error"]) == (503, "no_picture")
+            # An engine that takes that long for a frame shows what it can.
+            gateway.publish(captured_at=time.monotonic() - 6, stages={"wait": 2.0, "infer": 4.0})
+            assert (await frame(viewer))["age"] > 6_000_000
 
 
 async def test_who_acknowledges_is_sent_one_at_a_time() -> None:

@@ -1,0 +1,311 @@
+"""Cameras through the gateway to a viewer: frames a second, and the delay from a camera's sending to the viewer's JPEG.
+
+Each frame shows its number in a strip at the bottom, which is read back from the JPEG that the viewer got: the delay
+holds the camera's network, decoding, waiting, inference, tracking, drawing, compressing and sending. Beside it, on the
+same cameras and the same Triton: the engine alone, and a scheme that does one thing after the other (live_in_turn).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import cv2
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from benchmarks.common import cpu_seconds, demo_clip, parser, report, scratch, take_cores
+from benchmarks.live_in_turn import watch_in_turn
+from gateway.inference.engine import Engine
+from gateway.live.message import PROTOCOL
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from local.scraped import scraped
+from local.stack import LocalStack, local_stack
+from local.triton import free_ports
+from tests.support.rtsp_camera import Film, RtspCamera, encoded
+
+FRAMES: Final = 125
+BITS: Final = 7
+_STRIP: Final = 20
+"""Of the height, the part of the strip with the number."""
+_AFTER: Final = ("track", "draw", "encode", "send")
+"""What comes after the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What came of some seconds with some cameras."""
+
+    cameras: int
+    inferred: float
+    """Frames a second, all cameras together."""
+    shown: float
+    """Of those, at the viewer."""
+    delay_ms: float
+    delay_p95_ms: float
+    cpu: float
+    """Cores that the process kept busy, without Triton, cameras and viewer."""
+    round_ms: float = 0.0
+    batch: float = 0.0
+    """Frames a round."""
+    after_ms: float = 0.0
+    """Time of tracking, drawing, compressing and sending, a round."""
+
+
+def film(video: Path, size: tuple[int, int]) -> Film:
+    """The first 5 s of a video as a camera sends them, with the numbers of the frames."""
+
+    def pictures() -> Iterator[np.ndarray]:
+        with av.open(str(video)) as container:
+            for number, frame in zip(range(FRAMES), container.decode(video=0), strict=False):
+                picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+                strip = picture[-size[1] // _STRIP :]
+                for bit in range(BITS):
+                    strip[:, bit * size[0] // BITS : (bit + 1) * size[0] // BITS] = 230 if number >> bit & 1 else 20
+                yield picture
+
+    return encoded(pictures(), size)
+
+
+def number_of(jpeg: bytes) -> int:
+    """The number in a picture's strip."""
+    picture = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE))
+    height, width = picture.shape
+    row = picture[-height // (2 * _STRIP)]
+    return sum(1 << bit for bit in range(BITS) if row[(2 * bit + 1) * width // (2 * BITS)] > 125)
+
+
+@contextmanager
+def cameras_of(reel: Film, count: int) -> Iterator[list[RtspCamera]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(RtspCamera(reel)) for _ in range(count)]
+
+
+async def watch(place: str, cameras: Sequence[RtspCamera], settle_s: float, seconds: float) -> dict[str, Any]:
+    """Be one viewer of all cameras: delays in ms, and sequences by camera."""
+    by_number: dict[int, RtspCamera] = {}
+    delays: list[float] = []
+    sequences: dict[int, list[int]] = {}
+    url = f"ws://{place}/live/stream"
+    async with connect(url, subprotocols=[Subprotocol(PROTOCOL)], max_size=None, proxy=None) as viewer:
+        for camera in json.loads(await viewer.recv())["cameras"]:
+            by_number[camera["number"]] = cameras[int(camera["id"].removeprefix("camera-"))]
+        await viewer.send(json.dumps({"type": "subscribe", "annotated": True, "acks": True}))
+        begun = time.monotonic()
+        while (now := time.monotonic()) - begun < settle_s + seconds:
+            message = await viewer.recv()
+            if isinstance(message, str):
+                continue
+            came = time.monotonic()
+            header, number, sequence, boxes, size = struct.unpack_from("<2xHII24xHH", message)
+            await viewer.send(json.dumps({"type": "ack", "camera": number, "sequence": sequence}))
+            if now - begun >= settle_s:
+                painted = number_of(message[header + boxes * size :])
+                delays.append(1000 * (came - by_number[number].sent_at[painted]))
+                sequences.setdefault(number, []).append(sequence)
+    return {"delays": delays, "sequences": sequences}
+
+
+def ours(stack: LocalStack, place: str, cameras: Sequence[RtspCamera], arguments: Any) -> Watched:
+    """The gateway with these cameras."""
+    with httpx.Client(base_url=f"http://{place}", trust_env=False) as browser:
+        for index, camera in enumerate(cameras):
+            browser.post("/live/cameras", json={"id": f"camera-{index}", "url": camera.url}).raise_for_status()
+        until = time.monotonic() + 60
+        while any(one["state"] != "live" for one in browser.get("/live/cameras").json()["cameras"]):
+            if time.monotonic() > until:
+                raise TimeoutError("the cameras did not come to live")
+            time.sleep(0.1)
+        before = _readings(stack)
+        seen = asyncio.run(watch(place, cameras, arguments.settle, arguments.seconds))
+        spent = {name: value - before[name] for name, value in _readings(stack).items()}
+        for index in range(len(cameras)):
+            browser.delete(f"/live/cameras/camera-{index}").raise_for_status()
+    rounds = max(1.0, spent["rounds"])
+    inferred = sum(values[-1] - values[0] for values in seen["sequences"].values())
+    median, p95 = (float(value) for value in np.percentile(seen["delays"], (50, 95)))
+    return Watched(
+        len(cameras),
+        inferred / arguments.seconds,
+        len(seen["delays"]) / arguments.seconds,
+        median,
+        p95,
+        spent["cpu_s"] / spent["at_s"],
+        1000 * spent["at_s"] / rounds,
+        spent["frames"] / rounds,
+        1000 * spent["after_s"] / rounds,
+    )
+
+
+def _readings(stack: LocalStack) -> dict[str, float]:
+    """Sums so far."""
+    read = partial(scraped, f"{stack.gateway.url}/metrics")
+    after = read("touchline_live_stage_seconds_sum")
+    return {
+        "at_s": time.monotonic(),
+        "cpu_s": cpu_seconds(stack.gateway.pid or 0),
+        "rounds": sum(one.value for one in read("touchline_live_batch_frames_count")),
+        "frames": sum(one.value for one in read("touchline_live_batch_frames_sum")),
+        "after_s": sum(one.value for one in after if one.labels["stage"] in _AFTER),
+    }
+
+
+async def engine_alone(grpc_url: str, batch: int, seconds: float, pitch_share: float) -> float:
+    """Frames a second of one batch after the other, of which so many are for the pitch model too."""
+    settings = Settings(_env_file=None, triton_urls=grpc_url, device="cpu")
+    engine = Engine(settings, Metrics(), slots=1)
+    watching = asyncio.create_task(engine.watch_forever())
+    try:
+        while not engine.ready:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.05)
+        with engine.share(1) as share:
+            slot = await share.acquire()
+            begun, frames, owed = time.perf_counter(), 0, 0.0
+            while time.perf_counter() - begun < seconds:
+                owed += batch * pitch_share
+                await engine.look(slot, batch, int(owed))
+                owed -= int(owed)
+                frames += batch
+            rate = frames / (time.perf_counter() - begun)
+            share.release(slot)
+            return rate
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await engine.close()
+
+
+def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Watched:
+    """The scheme that does one thing after the other, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    urls = [camera.url for camera in cameras]
+    process = context.Process(target=watch_in_turn, args=(there, grpc_url, urls, arguments.settle + arguments.seconds))
+    process.start()
+    there.close()
+    delays, frames, begun, cpu = [], 0, 0.0, 0.0
+    try:
+        while True:
+            index, came, jpeg = here.recv()
+            begun = begun or time.monotonic()
+            if time.monotonic() - begun < arguments.settle:
+                cpu = cpu_seconds(process.pid or 0)
+                continue
+            delays.append(1000 * (came - cameras[index].sent_at[number_of(jpeg)]))
+            frames += 1
+            spent = cpu_seconds(process.pid or 0) - cpu
+    except EOFError:
+        pass
+    finally:
+        process.join(30)
+        process.kill()
+    seconds = arguments.seconds
+    median, p95 = (float(value) for value in np.percentile(delays, (50, 95)))
+    return Watched(len(cameras), frames / seconds, frames / seconds, median, p95, spent / seconds)
+
+
+def main() -> None:
+    arguments_of = parser(__doc__, runs=1)
+    arguments_of.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 4, 8])
+    arguments_of.add_argument("--sizes", nargs="+", default=["640x360", "1280x720"])
+    arguments_of.add_argument("--seconds", type=float, default=15, help="measured, of each")
+    arguments_of.add_argument("--settle", type=float, default=5, help="before them")
+    arguments_of.add_argument("--plot", type=Path, help="PNG to draw")
+    arguments = arguments_of.parse_args()
+    console = Console(width=160)
+    clip = demo_clip(console).video
+    films = {size: film(clip, _pair(size)) for size in arguments.sizes}
+    take_cores(arguments.cores)
+    port = free_ports(1)[0]
+    settings = {"LIVE": "true", "CONSOLE_PORT": str(port), "LIVE_ALLOWED": "127.0.0.0/8", "DEVICE": "cpu"}
+    rows: list[dict[str, Any]] = []
+    with scratch() as directory, local_stack(settings=settings, logs=directory) as stack:
+        for size, reel in films.items():
+            for count in arguments.cameras:
+                for _ in range(arguments.runs):
+                    with cameras_of(reel, count) as cameras:
+                        measured = ours(stack, f"127.0.0.1:{port}", cameras, arguments)
+                        rows.append({"size": size, "way": "touchline", **asdict(measured)})
+                        # Per camera the pitch is looked for every 10th frame that comes.
+                        share = min(1.0, 25 / 10 * count / measured.inferred)
+                        alone = asyncio.run(engine_alone(stack.triton.grpc_url, count, arguments.seconds / 2, share))
+                        rows[-1]["engine_alone"] = alone
+                        measured = in_turn(stack.triton.grpc_url, cameras, arguments)
+                        rows.append({"size": size, "way": "in turn", **asdict(measured)})
+                    console.print(rows[-2], rows[-1])
+    report(console, table_of(rows), NOTES, {"rows": rows}, arguments)
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+NOTES: Final = (
+    "in turn: 4 frames of each camera, every 3rd of them, then inference, tracking, JPEG and JSON one after the other",
+    "delay: from a camera's sending of a frame until a viewer has its JPEG; cameras and viewer take part of the cores",
+)
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(
+        *("cameras", "way", "frames/s", "a camera", "engine alone", "shown/s"),
+        *("delay ms", "p95", "cores", "round ms", "frames a round", "after ms"),
+    )
+    for row in rows:
+        table.add_row(
+            f"{row['cameras']} x {row['size']}",
+            row["way"],
+            f"{row['inferred']:.1f}",
+            f"{row['inferred'] / row['cameras']:.1f}",
+            f"{row['engine_alone']:.1f}" if "engine_alone" in row else "",
+            f"{row['shown']:.1f}",
+            f"{row['delay_ms']:.0f}",
+            f"{row['delay_p95_ms']:.0f}",
+            f"{row['cpu']:.2f}",
+            *((f"{row['round_ms']:.0f}", f"{row['batch']:.1f}", f"{row['after_ms']:.1f}") if row["round_ms"] else ()),
+        )
+    return table
+
+
+def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Delay and frames a second against the number of cameras, a line a way and size."""
+    from matplotlib import figure  # noqa: PLC0415  slow to import, and most runs draw nothing
+
+    picture = figure.Figure(figsize=(9, 3.6), layout="constrained")
+    panels = (("delay_ms", "delay, ms: median, and 95th percentile above"), ("inferred", "frames/s inferred"))
+    for place, (value, label) in enumerate(panels, 1):
+        axes = picture.add_subplot(1, 2, place, xlabel="cameras", ylabel=label)
+        for way, colour in (("touchline", "tab:green"), ("in turn", "tab:gray")):
+            for size, style in zip(dict.fromkeys(row["size"] for row in rows), ("o-", "s--"), strict=False):
+                chosen = [row for row in rows if (row["way"], row["size"]) == (way, size)]
+                counts = [row["cameras"] for row in chosen]
+                axes.plot(counts, [row[value] for row in chosen], style, color=colour, label=f"{way}, {size}")
+                if value == "delay_ms":
+                    axes.plot(counts, [row["delay_p95_ms"] for row in chosen], ":", color=colour, alpha=0.6)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(path, dpi=110)
+
+
+def _pair(size: str) -> tuple[int, int]:
+    width, height = map(int, size.split("x"))
+    return width, height
+
+
+if __name__ == "__main__":
+    main()
