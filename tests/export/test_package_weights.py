@@ -23,13 +23,13 @@ def test_weights_of_an_elements_own_classes_answer_as_ultralytics_does_in_its_or
     family: str, tmp_path: Path
 ) -> None:
     source = checkpoint(family, tmp_path / "element.pt", names=NAMES)
-    ids = package(source, tmp_path / "package", objects=OBJECTS, size=SIZE, confidence=0.5)
+    ids = package(source, tmp_path / "package", objects=OBJECTS, size=SIZE, confidence=0.7)
     assert ids == ["0: balaclava", "1: hoodie", "2: glove", "3: bat"]
     pictures = frames(2)
     run = worked(tmp_path / "package", [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures], "cpu", 120)
     assert run.frames is not None, run.failure
     expected = []
-    for found in predicted(source, pictures, conf=0.5, iou=0.5, max_det=150):
+    for found in predicted(source, pictures, conf=0.7, iou=0.5, max_det=150):
         boxes = [
             {**dict(zip(SIDES, box[:4], strict=True)), "cls_id": OBJECTS.index(NAMES[int(box[5])].lower())}
             for box in found.boxes.data.tolist()
