@@ -246,8 +246,13 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.alarm(0)
 
 
+@pytest.fixture(scope="module")
+def three_frames(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_video(tmp_path_factory.mktemp("video") / "v.mp4", 3).read_bytes()
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(three_frames: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with good and bad inputs, and the settings of a good miner."""
     monkeypatch.chdir(tmp_path)
     made = make_keys(tmp_path / "keys")
@@ -268,7 +273,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("CONSOLE_PORT", "0")
     monkeypatch.setenv("COLUMNS", "400")
-    make_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "v.mp4").write_bytes(three_frames)
     (tmp_path / "text.txt").write_text("text\n")
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "list.json").write_text("[1]")

@@ -22,6 +22,7 @@ from gateway.app import build_app
 from gateway.challenges import Challenges
 from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras
 from gateway.settings import Settings
 from local.stack import Keys, make_keys
 from local.triton import free_ports
@@ -35,6 +36,13 @@ class RunningGateway:
     engine: Engine
     challenges: Challenges
     client: httpx.AsyncClient
+    watched: list[Cameras]
+
+    @property
+    def cameras(self) -> Cameras:
+        """Of a gateway with LIVE=true."""
+        (cameras,) = self.watched
+        return cameras
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         """Post a body, signed by the validator unless headers are given."""
@@ -66,6 +74,7 @@ async def running_gateway(
         "img_size": 160,
         "console_port": 0,
         "challenge_budget_s": 1000,
+        "queue_s": 0,
         **settings,
     }
     app = build_app(Settings(_env_file=None, **values), findings)
@@ -76,7 +85,8 @@ async def running_gateway(
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
     async with httpx.AsyncClient(trust_env=False) as client:
-        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
+        state, url = app.state, f"http://127.0.0.1:{port}"
+        gateway = RunningGateway(url, keys, state.engine, state.challenges, client, state.cameras)
         try:
             if wait:
                 await gateway.until_ready()
