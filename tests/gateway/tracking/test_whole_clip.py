@@ -239,7 +239,7 @@ def test_where_no_one_camera_explains_the_pitch_people_are_followed_in_the_pictu
     for frame in range(FRAMES):
         matrix = camera(frame, place=PLACE + rng.normal(0, (25, 15, 6)))
         points = project(matrix, REAL_KEYPOINTS_CM)
-        inside = ((points > 0) & (points < SIZE)).all(axis=1)
+        inside = np.all((points > 0) & (points < SIZE), axis=1)
         clip.keypoints[frame] = np.where(inside[:, None], points, 0.0).astype(np.float32)
     found, _ = clip.found(clip.answer(5))
     without, _ = clip.found(clip.answer(5, pitch=False))
