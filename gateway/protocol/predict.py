@@ -188,7 +188,7 @@ async def _body(request: Request, limit: int) -> bytearray:
 
 def read_input(body: bytearray) -> PredictInput:
     """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no request. Empties `body`."""
-    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # base64 has none of these
+    if body.count(b",") > MOST_VALUES:  # which base64 does not have; how deep values lie in each other is bounded too
         raise BadRequest(f"the body has more than {MOST_VALUES} values; send frames and a small meta")
     try:
         payload = orjson.loads(body)
