@@ -17,9 +17,11 @@ from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
+from gateway.operators_port import build_operators_app, listen, serving
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.protocol.admission import Admission
+from gateway.protocol.edge import Edge
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.soccer import soccer_router
@@ -55,6 +57,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    metrics_port = listen(settings)
     history = console.history if console else None
 
     @asynccontextmanager
@@ -71,7 +74,10 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
             app.include_router(key_exchange_router(admission, keys))
             app.include_router(soccer_router(challenges, admission, metrics, history=history))
-            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
+            app.include_router(status_router(engine, challenges, nonces))
+            operators = app.state.operators = build_operators_app(
+                app, engine, metagraph, nonces, metrics, host=settings.metrics_host
+            )
             background = [asyncio.create_task(engine.watch_forever())]
             background.append(asyncio.create_task(nonces.watch_forever()))
             if settings.refresh_nodes:
@@ -90,7 +96,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with console.serving(view) if console else nullcontext():
+                async with console.serving(view) if console else nullcontext(), serving(operators, metrics_port):
                     yield
             finally:
                 for task in background:
@@ -106,6 +112,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
+    app.add_middleware(Edge)
     add_error_answers(app, metrics, history)
     return app
 

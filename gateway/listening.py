@@ -1,11 +1,17 @@
-"""Takes the ports that the gateway listens on, and says which setting is wrong when one cannot be had."""
+"""Takes the ports that the gateway listens on and serves on the second ones; names the setting that is wrong."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
 import socket
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.errors import StartupError
 
@@ -36,6 +42,30 @@ def bind(host: str, port: int, *, prefix: str = "", none_allowed: bool = False) 
             + (", or 0 for none" if none_allowed else "")
         ) from error
     return taken
+
+
+class _Beside(uvicorn.Server):
+    """A second server in a process: signals are the first one's, whose lifespan ends this one."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@asynccontextmanager
+async def beside(app: ASGIApp, listener: socket.socket, last_requests_s: int = 2) -> AsyncIterator[None]:
+    """Serve `app` in this event loop during the block."""
+    server = _Beside(
+        uvicorn.Config(
+            app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=last_requests_s
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
-
-import uvicorn
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from gateway.console.overview import Overview
 from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
 from gateway.errors import StartupError
 from gateway.history import History
-from gateway.listening import bind
+from gateway.listening import beside, bind
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
-_LAST_REQUESTS_S = 2
 
 
 class Console:
@@ -35,28 +31,13 @@ class Console:
     async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
         """Serve the pages during the block."""
         pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
-        server = _Server(
-            uvicorn.Config(
-                pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
-            )
-        )
-        serving = asyncio.create_task(server.serve([self._socket]))
         host, port = self._socket.getsockname()[:2]
         _log.info("console at http://%s:%d/console", f"[{host}]" if ":" in host else host, port)
         try:
-            yield
+            async with beside(pages, self._socket):
+                yield
         finally:
-            server.should_exit = True
-            await serving
             self._drawing.close()
-
-
-class _Server(uvicorn.Server):
-    """A second server in a process: signals are the first one's, whose lifespan ends this one."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None:

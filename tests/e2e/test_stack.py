@@ -31,7 +31,7 @@ def clip() -> ClipPaths:
 def quality(clip: ClipPaths, logs: Path, **settings: str) -> AnswerQuality:
     with local_stack(settings=settings, logs=logs) as stack, served_file(clip.video) as url:
         outcome = stack.challenge(url)
-        metrics = httpx.get(f"{stack.gateway.url}/metrics").text
+        metrics = httpx.get(stack.gateway.metrics_url).text
         engine = httpx.get(stack.triton.metrics_url).text
         region = region_of(stack.gateway.pid or 0)
     assert not region.exists()

@@ -34,6 +34,8 @@ class RunningGateway:
     engine: Engine
     challenges: Challenges
     client: httpx.AsyncClient
+    operators: httpx.AsyncClient
+    """Of the operator's port, which is not listened on here."""
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         """Post a body, signed by the validator unless headers are given."""
@@ -45,7 +47,11 @@ class RunningGateway:
 
     async def metrics(self) -> str:
         """What Prometheus would scrape now."""
-        return (await self.client.get(f"{self.url}/metrics")).text
+        return (await self.operators.get("/metrics")).text
+
+    async def health(self) -> httpx.Response:
+        """What the operator's port says now."""
+        return await self.operators.get("/health")
 
     async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
         async with asyncio.timeout(timeout_s):
@@ -64,6 +70,7 @@ async def running_gateway(
         "device": "cpu",
         "img_size": 160,
         "console_port": 0,
+        "metrics_port": 0,
         "challenge_budget_s": 1000,
         "queue_s": 0,
         **settings,
@@ -75,8 +82,13 @@ async def running_gateway(
     while not server.started:
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
-    async with httpx.AsyncClient(trust_env=False) as client:
-        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
+    inside = httpx.ASGITransport(app.state.operators)
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1") as operators,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        gateway = RunningGateway(url, keys, app.state.engine, app.state.challenges, client, operators)
         try:
             if wait:
                 await gateway.until_ready()

@@ -114,15 +114,23 @@ async def test_a_presigned_url_may_be_long(gateway: RunningGateway, url: str) ->
     assert (await gateway.challenge(long)).status_code == 200
 
 
-async def test_health_and_availability(gateway: RunningGateway, quick_triton: LocalTriton) -> None:
+async def test_the_public_port_tells_nothing_of_the_inside(gateway: RunningGateway, quick_triton: LocalTriton) -> None:
     health = await gateway.client.get(f"{gateway.url}/health")
-    assert health.status_code == 200
-    assert health.json() == {
+    assert (health.status_code, health.json()) == (200, {"ready": True})
+    assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}
+    for path in ("/metrics", "/openapi.json", "/docs", "/redoc", "/console"):
+        assert (await gateway.client.get(f"{gateway.url}{path}")).json() == {
+            "error": "not_found",
+            "detail": "Not Found",
+        }
+    wrong = await gateway.client.put(f"{gateway.url}/health")
+    assert error_of(wrong)[:2] == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "GET"
+    assert (await gateway.health()).json() == {
         "ready": True,
         "reason": "",
         "models": {"player": "1", "pitch": "1"},
         "tritons": {quick_triton.grpc_url: "ready"},
-        "nonces": "this process",
+        "nonces": str(next((gateway.keys.directory).glob("nonces-*.log"))),
         "nodes": 2,
     }
-    assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}
