@@ -132,7 +132,7 @@ async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.
 def region_of(pid: int) -> Path:
     """The shared-memory region of the gateway in process `pid`."""
     maps = Path(f"/proc/{pid}/maps").read_text()
-    (region,) = set(re.findall(r" (/dev/shm/touchline-[0-9a-f]{8})$", maps, re.M))
+    (region,) = set(re.findall(r" (/dev/shm/touchline-slots-[0-9a-f]{8})$", maps, re.M))
     return Path(region)
 
 
