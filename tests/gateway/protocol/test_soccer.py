@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -134,3 +135,18 @@ async def test_the_public_port_tells_nothing_of_the_inside(gateway: RunningGatew
         "nonces": str(next((gateway.keys.directory).glob("nonces-*.log"))),
         "nodes": 2,
     }
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_jumps_refuses_until_it_is_back(
+    hours: int, gateway: RunningGateway, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = challenge_body(url)
+    used = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, body)
+    assert (await gateway.post(body, used)).status_code == 200
+    with monkeypatch.context() as jumped:
+        jumped.setattr("time.time", lambda true=time.time: true() + hours * 3600)
+        status, _, detail = error_of(await gateway.challenge(url))
+        assert (status, "check the clocks" in detail) == (401, True)
+    assert (await gateway.challenge(url)).status_code == 200
+    assert "used before" in error_of(await gateway.post(body, used))[2]
