@@ -117,9 +117,7 @@ class Metagraph:
 
     async def refresh(self) -> None:
         """Read the nodes from the chain once and save them."""
-        async with asyncio.timeout(
-            FETCH_TIMEOUT_S
-        ):  # a dead connection may never say so
+        async with asyncio.timeout(FETCH_TIMEOUT_S):  # a dead connection may never say so
             nodes = await self._fetch(self._settings)
         self._take(nodes)
         try:

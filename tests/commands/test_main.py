@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -37,7 +38,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["bench", name] for name in BENCH])
 def test_every_command_that_help_names_has_options_and_a_help_of_its_own(words: list[str]) -> None:
-    command = get_command(app)
+    command: Any = get_command(app)
     for word in words:
         command = command.commands[word]
     assert isinstance(command, Later)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 
 from commands.score import line, score_video
 from tests.commands.test_main import touchline
+from tests.support.pictures import read_picture
 from tests.touchline.made_scene import answer_to, grass_video, truths
 
 FRAMES = 6
@@ -36,7 +36,7 @@ def test_an_answer_is_scored_line_by_line_with_the_frames_that_cost_the_most(cli
     assert len(numbers["frames"]) == FRAMES
     # Bare grass has no lines, and without keypoints on lines there are no points for keypoints.
     assert numbers["keypoints"] == 0
-    assert cv2.imread(str(tmp_path / "pictures" / "costliest.png")).shape[1] > 1000
+    assert read_picture(tmp_path / "pictures" / "costliest.png").shape[1] > 1000
 
 
 def test_some_of_the_pictures_are_enough_for_one_line(clip: Path) -> None:

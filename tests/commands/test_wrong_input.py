@@ -21,8 +21,21 @@ from tests.support.videos import make_video
 TAKEN = "{taken}"
 """Stands for a port that somebody listens on."""
 
-REMEDIES = ("; ", ": write ", ": give ", ". Check ", ". Run ", ". Give ", ". Name ", " is written ", "neither")
-REMEDIES += ("must lie between", "it is one of", "must be multiples of", "there are no weights for")
+REMEDIES = (
+    "; ",
+    ": write ",
+    ": give ",
+    ". Check ",
+    ". Run ",
+    ". Give ",
+    ". Name ",
+    " is written ",
+    "neither",
+    "must lie between",
+    "it is one of",
+    "must be multiples of",
+    "there are no weights for",
+)
 """What introduces the remedy in what is said."""
 
 WRONG_SETTINGS = [

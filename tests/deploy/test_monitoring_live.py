@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -58,7 +59,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
             for number, name in enumerate(("watched.mp4", "watched-again.mp4"), 1):
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
-                prometheus.until(lambda query=answered: prometheus.query(query), f"challenge {number} was counted")
+                prometheus.until(partial(prometheus.query, answered), f"challenge {number} was counted")
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )
@@ -87,7 +88,7 @@ def test_rules_load_and_evaluate(watched: Watched) -> None:
         for rule in group["rules"]
     }
     for name in names:
-        watched.prometheus.until(lambda query=name: watched.prometheus.query(query), f"{name} has a value")
+        watched.prometheus.until(partial(watched.prometheus.query, name), f"{name} has a value")
 
 
 def test_every_series_that_a_rule_names_is_there(watched: Watched) -> None:
@@ -149,4 +150,4 @@ def test_an_alert_fires_when_triton_dies(watched: Watched) -> None:
     assert alert["labels"]["instance"] in alert["annotations"]["summary"]
     for title, expression in queries():
         if "ALERTS{" in expression:
-            watched.prometheus.until(lambda query=expression: watched.prometheus.query(query), title)
+            watched.prometheus.until(partial(watched.prometheus.query, expression), title)

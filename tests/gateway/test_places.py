@@ -118,7 +118,7 @@ async def test_a_caller_that_leaves_the_queue_leaves_nothing(
 ) -> None:
     make_video(web[1] / "left.mp4", 3)
     async with (
-        faulty_host(b"", [Reply(silent=True)]) as host,
+        faulty_host(b"", Reply(silent=True)) as host,
         running_gateway(
             tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1, queue_s=60, challenge_budget_s=1
         ) as gateway,

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import CoroutineType, FrameType
 from typing import Any
 
 import httpx
@@ -64,7 +65,7 @@ async def running_gateway(
     directory: Path, triton_urls: str, *, wait: bool = True, findings: Sequence[Finding] = (), **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     keys = make_keys(directory / "keys")
-    values = {name.lower(): value for name, value in keys.environment().items()}
+    values: dict[str, Any] = {name.lower(): value for name, value in keys.environment().items()}
     values |= {
         "triton_urls": triton_urls,
         "device": "cpu",
@@ -114,7 +115,7 @@ class Traces:
         return cls(
             free_slots=gateway.engine.free_slots,
             # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
-            tasks=sum("gateway/" in str(task.get_coro().cr_code.co_filename) for task in asyncio.all_tasks()),
+            tasks=sum("gateway/" in _file_of(task) for task in asyncio.all_tasks()),
             videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
             busy_threads=_threads_in_stages(),
             in_progress=gateway.challenges.in_progress,
@@ -146,12 +147,19 @@ def _threads_in_stages() -> int:
     """Threads that are inside a stage's code now, as their stacks show."""
     busy = 0
     for innermost in sys._current_frames().values():
-        files, frame = set(), innermost
+        files: set[str] = set()
+        frame: FrameType | None = innermost
         while frame is not None:
             files.add(frame.f_code.co_filename)
             frame = frame.f_back
         busy += any(name.endswith(("gateway/video/decode.py", "gateway/tracking/tracker.py")) for name in files)
     return busy
+
+
+def _file_of(task: asyncio.Task[Any]) -> str:
+    """Where the task's code stands."""
+    coroutine = task.get_coro()
+    return coroutine.cr_code.co_filename if isinstance(coroutine, CoroutineType) else ""
 
 
 def _open_files() -> list[str]:

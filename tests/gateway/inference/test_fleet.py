@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def video(web: tuple[str, Path]) -> str:
 
 
 @contextmanager
-def a_triton(directory: Path, **models: float) -> Iterator[LocalTriton]:
+def a_triton(directory: Path, **models: Any) -> Iterator[LocalTriton]:
     with LocalTriton(write_quick_models(directory / "models", **models), log=directory / "triton.log") as triton:
         triton.wait_ready()
         yield triton
@@ -58,7 +59,7 @@ async def counted(triton: LocalTriton) -> int:
 
 
 async def states(gateway: RunningGateway) -> dict[str, str]:
-    return (await gateway.health()).json()["tritons"]
+    return dict((await gateway.health()).json()["tritons"])
 
 
 async def until_all_ready(gateway: RunningGateway) -> None:
@@ -146,6 +147,7 @@ async def test_one_hangs_in_the_middle(video: str, tmp_path: Path) -> None:
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(video))
             await under_way(gateway, hanging)
+            assert hanging.pid is not None
             os.killpg(hanging.pid, signal.SIGSTOP)
             try:
                 assert (await asking).status_code == 200

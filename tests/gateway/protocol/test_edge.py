@@ -14,6 +14,7 @@ import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI, Request
 
+from gateway.logs import REQUEST_ID
 from gateway.protocol import edge, http
 from gateway.protocol.edge import Edge, PatientProtocol
 from local.triton import LocalTriton
@@ -80,7 +81,12 @@ async def test_every_request_has_an_id_that_is_in_the_log(
     gateway: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids: list[str] = []
-    caplog.handler.addFilter(lambda record: ids.append(edge.REQUEST_ID.get()) or True)
+
+    def noted(_: logging.LogRecord) -> bool:
+        ids.append(REQUEST_ID.get())
+        return True
+
+    caplog.handler.addFilter(noted)
     caplog.set_level(logging.INFO)
     refused = await gateway.client.post(f"{gateway.url}/soccer/challenge", content=challenge_body("http://a/b.mp4"))
     given = refused.headers["x-request-id"]

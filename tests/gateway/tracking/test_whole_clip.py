@@ -34,7 +34,7 @@ def camera(frame: int, fps: float = FPS, *, place: Points = PLACE) -> Points:
 
 def keypoints(frame: int, rng: np.random.Generator, fps: float = FPS) -> npt.NDArray[np.float32]:
     points = project(camera(frame, fps), REAL_KEYPOINTS_CM) + rng.normal(0, 1.0, (32, 2))
-    inside = ((points > 0) & (points < SIZE)).all(axis=1)
+    inside = np.all((points > 0) & (points < SIZE), axis=1)
     return np.where(inside[:, None], points, 0.0).astype(np.float32)
 
 
@@ -124,7 +124,7 @@ def test_what_counts_is_time_and_not_frames(fps: int) -> None:
 @pytest.mark.parametrize("pitch", [True, False])
 def test_who_stands_is_one_person_in_every_frame(track_buffer: int, fps: int, stride: int, pitch: bool) -> None:
     clip = Clip(fps=fps, frames=120)
-    clip.truth, clip.seen, clip.keypoints = ([each[0]] * 120 for each in (clip.truth, clip.seen, clip.keypoints))
+    clip.truth, clip.seen, clip.keypoints = [clip.truth[0]] * 120, [clip.seen[0]] * 120, [clip.keypoints[0]] * 120
     rows = clip.answer(stride, track_buffer=track_buffer, pitch=pitch)
     count = len(clip.truth[0][1])
     assert (np.bincount(rows.frame_numbers) == count).all()
@@ -173,7 +173,8 @@ def test_a_standing_camera_makes_one_frames_homography_right_far_from_its_keypoi
         for frame, homography in zip(frames, found, strict=True):
             assert homography is not None
             feet = clip.truth[frame][0][:, [0, 3]]
-            apart = project(homography, feet) - project(np.linalg.inv(camera(frame)), feet)
+            true: Points = np.linalg.inv(camera(frame)).astype(np.float64)
+            apart = np.subtract(project(homography, feet), project(true, feet))
             off.append(np.linalg.norm(apart, axis=1).max())
         return float(np.max(off))
 
@@ -187,7 +188,7 @@ def test_a_camera_that_does_not_stand_is_left_as_it_is() -> None:
     for frame in range(0, 200, 10):
         matrix = camera(frame, place=PLACE + rng.normal(0, (25, 15, 6)))
         seen = project(matrix, REAL_KEYPOINTS_CM)
-        inside = ((seen > 0) & (seen < SIZE)).all(axis=1)
+        inside = np.all((seen > 0) & (seen < SIZE), axis=1)
         points.append(np.where(inside[:, None], seen, 0.0))
         alone.append(pitch_homography(points[-1], 100.0, REAL_KEYPOINTS_CM))
     array = np.array(points)
