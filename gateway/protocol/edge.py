@@ -6,16 +6,16 @@ import asyncio
 import secrets
 from typing import Any, Final
 
-import h11
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.logs import REQUEST_ID
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 HEADER_TIMEOUT_S: Final = 10.0
 """So long the first line and the headers of a request may take."""
+MAX_HEAD_BYTES: Final = 64 * 1024
 _ENDS_WITH: Final = (400, 401, 403, 404, 405, 408)
 """Who is told this keeps no connection: it is a stranger's, or its body may still be coming."""
 
@@ -51,30 +51,50 @@ class Edge:
         await self._app(scope, receive_body, send_named)
 
 
-class PatientProtocol(H11Protocol):
-    """Uvicorn's own, which waits for ever for the headers of a request, with an end to that."""
+class PatientProtocol(HttpToolsProtocol):
+    """Uvicorn's own, which waits for ever for headers and takes any number of them, with an end to both.
+
+    Nor does it keep requests that come before the one before them is answered.
+    """
 
     _late: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        self._late = self.loop.call_later(HEADER_TIMEOUT_S, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
         super().data_received(data)
-        # Between two requests uvicorn's own timer runs, until the first byte of the second.
-        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
-            self._wait()
-        else:
-            self._wait_no_more()
-
-    def _wait(self) -> None:
-        if self._late is None and not self.transport.is_closing():
+        if not self._in_head or not self._head_bytes or self.transport.is_closing():
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
+        elif self._late is None:  # of a second request on a kept connection
             self._late = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        # No client of the subnet sends a second request before the first is answered; of thousands in one packet each
+        # would be kept until its turn. The parser makes a 400 of this.
+        if self.cycle is not None and not self.cycle.response_complete:
+            raise ValueError("pipelined")
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
 
     def _wait_no_more(self) -> None:
         if self._late is not None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
@@ -70,11 +71,30 @@ async def test_headers_that_do_not_come(sent: list[bytes], monkeypatch: pytest.M
         assert await read_to_the_end(url, *sent) == b""
 
 
+async def test_headers_without_end() -> None:
+    async with served() as url:
+        assert await read_to_the_end(url, b"GET /slow HTTP/1.1\r\n", *[b"A: " + b"x" * 20_000 + b"\r\n"] * 5) == b""
+
+
 async def test_who_is_worked_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "HEADER_TIMEOUT_S", 0.1)
     async with served() as url:
-        get = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
-        assert (await said(url, get, get[:-2] + b"Connection: close\r\n\r\n")).count(b"done") == 2
+        get = b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert (await said(url, get[:20], get[20:])).count(b"done") == 1
+
+
+async def test_a_kept_connection_takes_one_request_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "HEADER_TIMEOUT_S", 0.2)
+    async with served() as url, httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(2):
+            assert (await client.get(f"{url}/slow")).json() == "done"
+        assert (await client.post(f"{url}/slow", content=b"x" * 100_000)).status_code == 405
+
+
+async def test_requests_before_their_turn_are_not_kept() -> None:
+    async with served() as url:
+        answer = await read_to_the_end(url, b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+    assert b"done" not in answer
 
 
 async def test_every_request_has_an_id_that_is_in_the_log(
