@@ -83,6 +83,48 @@ class BadVideo(GatewayError):
     status, reason = 422, "bad_video"
 
 
+class CameraError(GatewayError):
+    """Said on the operator's port, of no challenge."""
+
+    reason = "camera"
+
+
+class BadCamera(CameraError):
+    status, reason = 422, "bad_camera"
+
+
+class SourceNotAllowed(CameraError):
+    """A camera is not where cameras may be."""
+
+    status, reason = 403, "source_not_allowed"
+
+
+class UnknownCamera(CameraError):
+    status, reason = 404, "unknown_camera"
+
+
+class CameraExists(CameraError):
+    status, reason = 409, "camera_exists"
+
+
+class NoPicture(CameraError):
+    """Of a camera that sends none now."""
+
+    status, reason, retry_after_s = 503, "no_picture", 1
+
+
+class TooManyViewers(CameraError):
+    status, reason, retry_after_s = 503, "too_many_viewers", 5
+
+
+class TooManyCameras(CameraError):
+    status, reason, retry_after_s = 503, "too_many_cameras", 5
+
+
+class BadPicture(GatewayError):
+    status, reason = 422, "bad_picture"
+
+
 class InferenceUnavailable(GatewayError):
     status, reason, retry_after_s = 503, "inference_unavailable", 5
 

@@ -9,11 +9,14 @@ import re
 import socket
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.errors import StartupError
+
+_LAST_REQUESTS_S: Final = 2
 
 
 def bind(host: str, port: int, *, prefix: str = "", none_allowed: bool = False) -> list[socket.socket]:
@@ -53,11 +56,16 @@ class _Beside(uvicorn.Server):
 
 
 @asynccontextmanager
-async def beside(app: ASGIApp, listener: socket.socket, last_requests_s: int = 2) -> AsyncIterator[None]:
-    """Serve `app` in this event loop during the block."""
+async def beside(app: ASGIApp, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    """Serve `app` in this event loop during the block; `options` are uvicorn's."""
     server = _Beside(
         uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=last_requests_s
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_LAST_REQUESTS_S,
+            **options,
         )
     )
     serving = asyncio.create_task(server.serve([listener]))

@@ -17,7 +17,7 @@ from gateway.errors import StartupError
 from gateway.inference.engine import Engine
 from gateway.listening import beside, bind
 from gateway.metrics import Metrics
-from gateway.protocol.status import why_not_ready
+from gateway.protocol.status import healthy, why_not_ready
 from gateway.settings import Settings, is_loopback
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
@@ -44,6 +44,7 @@ def build_operators_app(
             "tritons": engine.states,
             "nonces": nonces.kept_in,
             "nodes": len(metagraph),
+            **healthy(engine),
         }
         return JSONResponse(said, status_code=503 if reason else 200)
 

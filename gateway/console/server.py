@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+
+from fastapi import APIRouter
 
 from gateway.console.overview import Overview
 from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
-from gateway.errors import StartupError
+from gateway.errors import GatewayError, StartupError
 from gateway.history import History
 from gateway.listening import beside, bind
+from gateway.live.routes import answer_error
+from gateway.live.viewers import limit_unsent
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
+_LONGEST_MESSAGE = 64 * 1024
 
 
 class Console:
@@ -28,13 +33,17 @@ class Console:
         self._socket = listener
 
     @asynccontextmanager
-    async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
-        """Serve the pages during the block."""
-        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
+    async def serving(
+        self, look: Callable[[History], Overview], routers: Sequence[APIRouter] = ()
+    ) -> AsyncIterator[None]:
+        """Serve the pages during the block, and what `routers` add."""
+        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token, routers)
+        pages.add_exception_handler(GatewayError, answer_error)
         host, port = self._socket.getsockname()[:2]
         _log.info("console at http://%s:%d/console", f"[{host}]" if ":" in host else host, port)
         try:
-            async with beside(pages, self._socket):
+            # Pictures do not shrink, and viewers say little.
+            async with beside(pages, self._socket, ws_per_message_deflate=False, ws_max_size=_LONGEST_MESSAGE):
                 yield
         finally:
             self._drawing.close()
@@ -66,4 +75,5 @@ def _listen(host: str, port: int) -> socket.socket:
     first, *others = bind(host, port, prefix="CONSOLE_", none_allowed=True)
     for other in others:  # localhost is two addresses
         other.close()
+    limit_unsent(first)
     return first

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadRequest, GatewayError, every_kind
+from gateway.errors import BadChallenge, BadPicture, BadRequest, CameraError, GatewayError, every_kind
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer
@@ -43,7 +43,7 @@ def soccer_router(
     @router.post(
         "/soccer/challenge",
         response_class=JSONResponse,
-        responses={**refusals(*every_kind(GatewayError)), 200: {"description": "The answer", "content": _ANSWER}},
+        responses={**refusals(*_ERRORS), 200: {"description": "The answer", "content": _ANSWER}},
         openapi_extra={"parameters": SIGNED, "requestBody": {"required": True, "content": _ASKED}},
     )
     async def challenge(request: Request) -> Response:
@@ -99,6 +99,7 @@ class Challenge(BaseModel):
     """Presigned URLs carry whole policies and tokens."""
 
 
+_ERRORS = [kind for kind in every_kind(GatewayError) if not issubclass(kind, (CameraError, BadPicture))]
 _ASKED = {
     "application/json": {"schema": Challenge.model_json_schema()},
     "application/octet-stream": {

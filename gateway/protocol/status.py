@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from resource import RUSAGE_SELF, getrusage
+
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from gateway.challenges import Challenges
 from gateway.inference.engine import Engine
 from gateway.subnet.nonces import NonceStore
+from touchline import __version__
 
 
 def status_router(engine: Engine, challenges: Challenges, nonces: NonceStore) -> APIRouter:
@@ -25,6 +28,21 @@ def status_router(engine: Engine, challenges: Challenges, nonces: NonceStore) ->
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     return router
+
+
+def healthy(engine: Engine) -> dict[str, str | float]:
+    """The models' health as the subnet's public contract has it, for POST /health and the operator's port.
+
+    The memory is the gateway's own at its largest, in GiB; CUDA is Triton's affair.
+    """
+    models = engine.models if engine.ready else None
+    served = ", ".join(f"{name} {version}" for name, version in models.versions.items()) if models else "nothing"
+    return {
+        "status": "healthy" if engine.ready else "\N{CROSS MARK} Failed to load miner: the models are not ready",
+        "model_loaded": f"Touchline {__version__}: {served}",
+        "memory_gb": round(getrusage(RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        "cuda": "in Triton",
+    }
 
 
 def why_not_ready(engine: Engine, nonces: NonceStore) -> str:

@@ -192,7 +192,7 @@ def test_transport(run: Run) -> None:
 
 def test_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = make_video(tmp_path / "video.mp4", 30)
-    monkeypatch.setattr(memory, "demo_clip", lambda *_: ClipPaths(video, video))
+    monkeypatch.setattr(memory, "demo_clip", lambda *_: ClipPaths(video, video, video))
     numbers = run(memory.main, "--runs", 1, "--frames", 20, 50)
     for runs in numbers["runs"].values():
         assert runs[0]["peak_mib"] >= runs[0]["idle_mib"] > 20

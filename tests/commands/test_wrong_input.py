@@ -169,6 +169,22 @@ WRONG: dict[str, list[str]] = {
         "text.txt --target onnx",
         "--pitch-imgsz 384x640 --player none.pt --target onnx",
     ],
+    "package": [
+        "",
+        "none.pt",
+        "none.onnx",
+        "text.txt",
+        "v.mp4",
+        "none.onnx --check text.txt",
+        "--check none",
+        "--check text.txt",
+        "--check keys --pictures none",
+        "--check keys --pictures keys",
+        "none.onnx --imgsz 640",
+        "none.onnx --imgsz 100x100",
+        "none.onnx --objects ,",
+        "none.onnx --out text.txt",
+    ],
     "demo": [
         "--out text.txt",
         "--out text.txt/below",
@@ -231,8 +247,13 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.alarm(0)
 
 
+@pytest.fixture(scope="module")
+def three_frames(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_video(tmp_path_factory.mktemp("video") / "v.mp4", 3).read_bytes()
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(three_frames: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with good and bad inputs, and the settings of a good miner."""
     monkeypatch.chdir(tmp_path)
     made = make_keys(tmp_path / "keys")
@@ -254,7 +275,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CONSOLE_PORT", "0")
     monkeypatch.setenv("METRICS_PORT", "0")
     monkeypatch.setenv("COLUMNS", "400")
-    make_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "v.mp4").write_bytes(three_frames)
     (tmp_path / "text.txt").write_text("text\n")
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "list.json").write_text("[1]")

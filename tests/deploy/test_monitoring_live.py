@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from local.stack import LocalStack, local_stack
+from local.triton import free_ports
 from tests.deploy.files import DEPLOY, compose
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.quick_models import write_quick_models
@@ -44,7 +45,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     (folder / "metrics").write_text(GPU)
     make_video(folder / "watched.mp4", 20)
     make_video(folder / "watched-again.mp4", 30)
-    settings = {"IMG_SIZE": "160", "DEVICE": "cpu"}
+    cameras = directory / "cameras.yaml"
+    cameras.write_text("- {id: tape, url: 'file:watched.mp4', loop: true, skip: 5}\n")
+    settings = {"IMG_SIZE": "160", "DEVICE": "cpu", "LIVE": "true", "CONSOLE_PORT": str(free_ports(1)[0])}
+    settings |= {"CAMERAS_FILE": str(cameras), "LIVE_FILES_DIR": str(folder)}
     with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
             "gateway": [f"127.0.0.1:{stack.gateway.metrics_port}"],
@@ -63,6 +67,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )
+            inferred = 'rate(touchline_live_frames_total{kind="inferred"}[1m]) > 0'
+            prometheus.until(partial(prometheus.query, inferred), "the camera was watched")
             yield Watched(stack, prometheus)
 
 

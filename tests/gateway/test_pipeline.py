@@ -383,6 +383,7 @@ async def test_the_stride_is_planned_for_what_the_engine_can_do(videos: dict[str
             frames = answer.json()["frames"]
             metrics = await gateway.metrics()
     assert [frame["frame_number"] for frame in frames] == list(range(600))
+    assert all([item["class_id"] for item in frame["objects"]] == [0, 2, 1] for frame in frames)
     value = dict(line.rsplit(" ", 1) for line in metrics.splitlines())
     inferred = float(value['touchline_frames_total{kind="inferred"}'])
     assert 13 <= inferred < 150

@@ -22,6 +22,7 @@ from gateway.app import build_app
 from gateway.challenges import Challenges
 from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras
 from gateway.settings import Settings
 from local.stack import Keys, make_keys
 from local.triton import free_ports
@@ -37,6 +38,13 @@ class RunningGateway:
     client: httpx.AsyncClient
     operators: httpx.AsyncClient
     """Of the operator's port, which is not listened on here."""
+    watched: list[Cameras]
+
+    @property
+    def cameras(self) -> Cameras:
+        """Of a gateway with LIVE=true."""
+        (cameras,) = self.watched
+        return cameras
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         """Post a body, signed by the validator unless headers are given."""
@@ -83,13 +91,13 @@ async def running_gateway(
     while not server.started:
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
-    inside = httpx.ASGITransport(app.state.operators)
+    state, url = app.state, f"http://127.0.0.1:{port}"
+    inside = httpx.ASGITransport(state.operators)
     async with (
         httpx.AsyncClient(trust_env=False) as client,
         httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1") as operators,
     ):
-        url = f"http://127.0.0.1:{port}"
-        gateway = RunningGateway(url, keys, app.state.engine, app.state.challenges, client, operators)
+        gateway = RunningGateway(url, keys, state.engine, state.challenges, client, operators, state.cameras)
         try:
             if wait:
                 await gateway.until_ready()

@@ -22,10 +22,12 @@ from tests.support.gateway import RunningGateway, Traces, error_of, region_of, r
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
 
+FRAMES, INFERRED = 201, 101
+
 
 @pytest.fixture(scope="module")
 def video(web: tuple[str, Path]) -> str:
-    make_video(web[1] / "for-tritons.mp4", 401)
+    make_video(web[1] / "for-tritons.mp4", FRAMES)
     return f"{web[0]}/for-tritons.mp4"
 
 
@@ -38,7 +40,13 @@ def a_triton(directory: Path, **models: Any) -> Iterator[LocalTriton]:
 
 @contextmanager
 def two_tritons(directory: Path, delay_s: float = 0.02) -> Iterator[tuple[LocalTriton, LocalTriton]]:
-    with a_triton(directory / "a", delay_s=delay_s) as first, a_triton(directory / "b", delay_s=delay_s) as second:
+    models = write_quick_models(directory / "models", delay_s=delay_s)
+    with (
+        LocalTriton(models, log=directory / "a.log") as first,
+        LocalTriton(models, log=directory / "b.log") as second,
+    ):
+        first.wait_ready()
+        second.wait_ready()
         yield first, second
 
 
@@ -92,13 +100,13 @@ async def test_the_one_with_less_to_do_is_asked(video: str, tmp_path: Path) -> N
             warm_up = [await counted(triton) for triton in (slow, fast)]
             together = (await gateway.challenge(video)).json()["frames"]
             async with asyncio.timeout(20):
-                while frames_inferred(slow) + frames_inferred(fast) < 201 + sum(warm_up):
+                while frames_inferred(slow) + frames_inferred(fast) < INFERRED + sum(warm_up):
                     await asyncio.sleep(0.05)
             by_slow, by_fast = (
                 frames_inferred(triton) - before for triton, before in zip((slow, fast), warm_up, strict=True)
             )
     assert together == alone
-    assert by_slow + by_fast == 201
+    assert by_slow + by_fast == INFERRED
     assert 0 < by_slow < by_fast
 
 
