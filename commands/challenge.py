@@ -58,14 +58,16 @@ def run_challenge(
             if gateway_url is None:
                 with spinner(console, "starting Triton, gateway"):
                     servers = stack.enter_context(local_stack())
-                gateway_url, validator, miner = (
+                gateway_url, metrics_url, validator, miner = (
                     servers.gateway.url,
+                    servers.gateway.metrics_url,
                     servers.keys.validator,
                     servers.keys.miner.ss58_address,
                 )
             else:
+                metrics_url = None
                 validator, miner = _signer(keys_directory, hotkey_file, miner_hotkey)
-            with inferred_frames_bar(console, gateway_url):
+            with inferred_frames_bar(console, metrics_url):
                 outcome = send_challenge(gateway_url, validator, miner, url)
         except (ChallengeFailed, LocalStackError, LocalTritonError, StartupError) as error:
             raise ChallengeCommandError(str(error)) from error
@@ -133,16 +135,19 @@ def print_advice(console: Console, outcome: Outcome) -> None:
 
 
 @contextmanager
-def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
-    """Show the frames that the gateway decodes, read from its metrics, while the block waits for the answer."""
+def inferred_frames_bar(console: Console, metrics_url: str | None) -> Iterator[None]:
+    """Show the frames that the gateway decodes, read from its metrics, while the block waits for the answer.
+
+    Another's gateway does not show its metrics: then without the frames.
+    """
     stop = threading.Event()
-    base = _decoded_frames(gateway_url)
+    base = _decoded_frames(metrics_url)
 
     def poll() -> None:
         with progress_bar(console, "challenge") as advance:
             while True:
                 ended = stop.wait(0.2)
-                now = _decoded_frames(gateway_url)
+                now = _decoded_frames(metrics_url)
                 if base is not None and now is not None:
                     advance(int(now - base), int(now - base) if ended else 0)
                 if ended:
@@ -157,9 +162,11 @@ def inferred_frames_bar(console: Console, gateway_url: str) -> Iterator[None]:
         thread.join()
 
 
-def _decoded_frames(gateway_url: str) -> float | None:
+def _decoded_frames(metrics_url: str | None) -> float | None:
+    if metrics_url is None:
+        return None
     try:
-        samples = scraped(f"{gateway_url.rstrip('/')}/metrics", "touchline_frames_total", timeout_s=2)
+        samples = scraped(metrics_url, "touchline_frames_total", timeout_s=2)
     except NotScraped:
         return None
     return next((sample.value for sample in samples if sample.labels.get("kind") == "decoded"), None)

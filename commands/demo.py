@@ -46,7 +46,7 @@ def _demo(out: Path) -> None:
         with spinner(screen, "starting Triton, gateway"):
             servers = stack.enter_context(local_stack(logs=out / "logs"))
         url = stack.enter_context(served_file(clip.video.resolve()))
-        with inferred_frames_bar(screen, servers.gateway.url):
+        with inferred_frames_bar(screen, servers.gateway.metrics_url):
             outcome = servers.challenge(url)
     save(outcome, out / "response.json")
     with progress_bar(screen, "annotated video") as advance:

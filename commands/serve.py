@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -21,6 +23,8 @@ from gateway.doctor.examine import cheap, examine_now
 from gateway.doctor.probes import Host
 from gateway.errors import StartupError
 from gateway.listening import bind
+from gateway.logs import log_to_stderr
+from gateway.protocol.edge import PatientProtocol
 from gateway.video.decoding_thread import end_what_stalls, left_behind
 
 _log = logging.getLogger(__name__)
@@ -28,6 +32,7 @@ GRACE_S: Final = 10
 """Time that challenges under way have to end by themselves when the gateway is told to stop."""
 REFUSED_ANYWAY: Final = ("hotkey", "saved nodes")
 """What the gateway does not start with, and says itself."""
+DESCRIPTORS: Final = 65_536
 KEEP_ALIVE_S: Final = 75
 """Longer than validators' clients and proxies keep a connection: who closes first must not be us, in mid-request."""
 
@@ -46,9 +51,8 @@ def command() -> None:
     settings = read_settings()
     sockets: list[socket.socket] = []
     try:
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        for chatty in ("httpx", "httpcore"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        log_to_stderr(settings.log_level, settings.log_format)
+        _allow_descriptors()
         # Before anything else is started: a port that cannot be had needs no engine to say so.
         sockets = bind(settings.host, settings.port)
         findings = examine_now(cheap(settings, Host()))
@@ -73,6 +77,8 @@ def command() -> None:
             host=settings.host,
             port=settings.port,
             log_config=None,
+            http=PatientProtocol,
+            ws="none",
             access_log=settings.log_level == "debug",
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
@@ -88,6 +94,13 @@ def command() -> None:
     _leave_decoders_behind(0 if server.started else 3)
     if not server.started:
         raise typer.Exit(3)
+
+
+def _allow_descriptors() -> None:
+    """Take as many as the system grants: idle connections of strangers must not use up those of challenges."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
 
 
 def _leave_decoders_behind(code: int) -> None:

@@ -29,7 +29,7 @@ ENV PATH=/opt/touchline/bin:$PATH \
     WALLET_PATH=/wallets
 WORKDIR /var/lib/touchline
 USER 1000:1000
-EXPOSE 7999 7998
+EXPOSE 7999 7998 7997
 # A challenge in flight is finished first, so whoever stops the container has to wait for CHALLENGE_TIMEOUT_S.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

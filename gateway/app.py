@@ -25,11 +25,13 @@ from gateway.live.routes import cameras_router
 from gateway.live.viewer_routes import viewer_router
 from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
+from gateway.operators_port import build_operators_app, listen, serving
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.predictions import SLOTS as PREDICT_SLOTS
 from gateway.predictions import Predictions
 from gateway.protocol.admission import Admission
+from gateway.protocol.edge import Edge
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
@@ -39,7 +41,7 @@ from gateway.settings import Settings
 from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import nonces_of
+from gateway.subnet.nonces import NonceStore, nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -61,10 +63,9 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _tell_settings(metrics, settings)
-    _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
-    _warn_of_no_effect(settings)
+    _watch_registration(metrics, metagraph, nonces, own_hotkey)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    metrics_port = listen(settings)
     history = console.history if console else None
     configs = _cameras_at_start(settings, has_console=console is not None)
 
@@ -88,7 +89,10 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
-            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics, cameras=cameras))
+            app.include_router(status_router(engine, challenges, nonces))
+            operators = app.state.operators = build_operators_app(
+                app, engine, metagraph, nonces, metrics, host=settings.metrics_host, cameras=cameras
+            )
             lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
             lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
             background = [asyncio.create_task(one) for one in lasting]
@@ -106,7 +110,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with _shown(console, view, cameras, settings, metrics):
+                async with _shown(console, view, cameras, settings, metrics), serving(operators, metrics_port):
                     yield
             finally:
                 await _stop(background)
@@ -119,6 +123,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
+    app.add_middleware(Edge)
     add_error_answers(app, metrics, history)
     return app
 
@@ -162,6 +167,7 @@ async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _tell_settings(metrics: Metrics, settings: Settings) -> None:
     """What the settings say that alerts compare with."""
+    _warn_of_no_effect(settings)
     metrics.budget.set(Aim.of(settings).budget_s)
     metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
@@ -195,8 +201,9 @@ def _count_shown(cameras: Cameras, name: str) -> None:
         cameras.get(name).shown += 1
 
 
-def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:
-    """What the metagraph says of this miner, read when it is scraped."""
+def _watch_registration(metrics: Metrics, metagraph: Metagraph, nonces: NonceStore, own_hotkey: str) -> None:
+    """What the metagraph says of this miner, and whether nonces can be judged, read when it is scraped."""
+    metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
     metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
     metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)

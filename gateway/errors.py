@@ -13,9 +13,14 @@ class GatewayError(Exception):
     retry_after_s: int | None = None
 
 
+def every_kind(kind: type[GatewayError]) -> list[type[GatewayError]]:
+    """`kind` and all errors derived from it."""
+    return [kind, *(deeper for derived in kind.__subclasses__() for deeper in every_kind(derived))]
+
+
 def every_reason(kind: type[GatewayError]) -> list[str]:
     """The reasons of `kind` and of all errors derived from it."""
-    return [kind.reason, *(reason for derived in kind.__subclasses__() for reason in every_reason(derived))]
+    return [one.reason for one in every_kind(kind)]
 
 
 class BadRequest(GatewayError):

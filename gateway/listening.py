@@ -1,13 +1,22 @@
-"""Takes the ports that the gateway listens on, and says which setting is wrong when one cannot be had."""
+"""Takes the ports that the gateway listens on and serves on the second ones; names the setting that is wrong."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
 import socket
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.errors import StartupError
+
+_LAST_REQUESTS_S: Final = 2
 
 
 def bind(host: str, port: int, *, prefix: str = "", none_allowed: bool = False) -> list[socket.socket]:
@@ -36,6 +45,35 @@ def bind(host: str, port: int, *, prefix: str = "", none_allowed: bool = False) 
             + (", or 0 for none" if none_allowed else "")
         ) from error
     return taken
+
+
+class _Beside(uvicorn.Server):
+    """A second server in a process: signals are the first one's, whose lifespan ends this one."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@asynccontextmanager
+async def beside(app: ASGIApp, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    """Serve `app` in this event loop during the block; `options` are uvicorn's."""
+    server = _Beside(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_LAST_REQUESTS_S,
+            **options,
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:

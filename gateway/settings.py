@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Verbosity of the log."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal, else a JSON object a line."
+    )
 
     netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
     subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
@@ -165,6 +168,11 @@ class Settings(BaseSettings):
     max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
     max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
 
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address of the operator's /metrics, /health and /openapi.json, which want no password.",
+    )
+    metrics_port: int = Field(7997, ge=0, le=65535, description="Their port. 0: none.")
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")

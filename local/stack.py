@@ -72,8 +72,9 @@ class LocalGateway:
     """`touchline serve` as a child process. It does not outlive its parent."""
 
     def __init__(self, settings: Mapping[str, str], *, log: Path | None = None) -> None:
-        self.port = free_ports(1)[0]
+        self.port, self.metrics_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         self._settings = dict(settings)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,13 +84,15 @@ class LocalGateway:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        environment = {**os.environ, "CONSOLE_PORT": "0", **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
+        hosts = {"HOST": "127.0.0.1", "METRICS_HOST": "127.0.0.1"}
+        environment = {**os.environ, "CONSOLE_PORT": "0", "LOG_FORMAT": "text", **self._settings, **hosts, **ports}
         self._process = start_child([sys.executable, "-m", "commands.main", "serve"], environment, self._log)
 
     def health(self) -> dict[str, object] | None:
-        """What /health says; None while nobody listens."""
+        """What the operator's /health says; None while nobody listens."""
         try:
-            return dict(httpx.get(f"{self.url}/health", timeout=2, trust_env=False).json())
+            return dict(httpx.get(f"http://127.0.0.1:{self.metrics_port}/health", timeout=2, trust_env=False).json())
         except (httpx.HTTPError, ValueError):
             return None
 

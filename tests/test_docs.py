@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from commands.main import Later, app
+from gateway.errors import GatewayError, every_kind
 from gateway.settings import Settings
 from tests.deploy.files import DEPLOY, PROJECT, compose
 from tests.deploy.test_prometheus import alerts
@@ -176,3 +177,12 @@ def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_error_codes_are_those_of_the_gateway() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+) \|$", (DOCS / "errors.md").read_text(), re.M)
+    documented_codes = [(int(status), code) for status, code, _ in rows]
+    assert documented_codes == sorted(documented_codes)
+    of_the_server = {(404, "not_found"), (405, "method_not_allowed")}
+    assert set(documented_codes) == {(kind.status, kind.reason) for kind in every_kind(GatewayError)} | of_the_server
+    assert [kind for kind in every_kind(GatewayError) if (kind.status in (503, 507)) != bool(kind.retry_after_s)] == []

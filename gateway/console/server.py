@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-import uvicorn
 from fastapi import APIRouter
 
 from gateway.console.overview import Overview
@@ -16,13 +14,12 @@ from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
 from gateway.errors import GatewayError, StartupError
 from gateway.history import History
-from gateway.listening import bind
+from gateway.listening import beside, bind
 from gateway.live.routes import answer_error
 from gateway.live.viewers import limit_unsent
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
-_LAST_REQUESTS_S = 2
 _LONGEST_MESSAGE = 64 * 1024
 
 
@@ -42,35 +39,14 @@ class Console:
         """Serve the pages during the block, and what `routers` add."""
         pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token, routers)
         pages.add_exception_handler(GatewayError, answer_error)
-        server = _Server(
-            uvicorn.Config(
-                pages,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=_LAST_REQUESTS_S,
-                # Pictures do not shrink, and viewers say little.
-                ws_per_message_deflate=False,
-                ws_max_size=_LONGEST_MESSAGE,
-            )
-        )
-        serving = asyncio.create_task(server.serve([self._socket]))
         host, port = self._socket.getsockname()[:2]
         _log.info("console at http://%s:%d/console", f"[{host}]" if ":" in host else host, port)
         try:
-            yield
+            # Pictures do not shrink, and viewers say little.
+            async with beside(pages, self._socket, ws_per_message_deflate=False, ws_max_size=_LONGEST_MESSAGE):
+                yield
         finally:
-            server.should_exit = True
-            await serving
             self._drawing.close()
-
-
-class _Server(uvicorn.Server):
-    """A second server in a process: signals are the first one's, whose lifespan ends this one."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 def open_console(settings: Settings, busy: Callable[[], bool]) -> Console | None:

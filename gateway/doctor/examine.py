@@ -50,6 +50,9 @@ def everything(settings: Settings, machine: Host, project: Path) -> list[Check]:
     if settings.console_open:
         console = partial(host.port, machine, settings.console_host, settings.console_port, prefix="CONSOLE_")
         checks.append(("console's port", console))
+    if settings.metrics_port:
+        inside = partial(host.port, machine, settings.metrics_host, settings.metrics_port, prefix="METRICS_")
+        checks.append(("metrics' port", inside))
     checks.append(("nonces", lambda: servers.redis(settings.nonce_redis_url.get_secret_value())))
     for address in settings.triton_addresses:
         checks.append((f"Triton {address}", partial(servers.triton, address, settings)))
@@ -78,7 +81,12 @@ def gpu_host(settings: Settings, machine: Host, deploy: Path, variables: Mapping
         ("MINER_UID", lambda: miner.hotkey_owner(settings.hotkey_file, int(uid) if uid.isdecimal() else -1)),
         ("port", lambda: host.port(machine, settings.host, settings.port)),
     ]
-    for name, default in (("CONSOLE_PORT", 7998), ("PROMETHEUS_PORT", 9090), ("GRAFANA_PORT", 3000)):
+    for name, default in (
+        ("METRICS_PORT", 7997),
+        ("CONSOLE_PORT", 7998),
+        ("PROMETHEUS_PORT", 9090),
+        ("GRAFANA_PORT", 3000),
+    ):
         text = variables.get(name) or str(default)
         if text.isdecimal() and 0 < int(text) < 65536:
             prefix = name.removesuffix("PORT")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import logging
+import os
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -15,6 +19,9 @@ import numpy.typing as npt
 
 from gateway.errors import InferenceUnavailable
 
+_PREFIX = "touchline-slots-"
+_JUST_MADE_S = 1.0
+_log = logging.getLogger(__name__)
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 
 
@@ -31,7 +38,8 @@ class SlotPool:
     """Slots carved out of one shared-memory region that is created with the pool and unlinked by `close`.
 
     Raises InferenceUnavailable when there is not so much shared memory.
-    A process that is killed leaves the region to Python's resource tracker, which unlinks it.
+    A process that is killed leaves the region to Python's resource tracker, which unlinks it; one that is killed
+    with all its children, as containers are, leaves it to the next pool. While a pool lives, its region is locked.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class SlotPool:
         self.slot_count = slots
         self.slot_shape = slot_shape
         self.byte_size = slots * slot_bytes
+        remove_leftovers()
         try:
             free = shutil.disk_usage(_SHARED_MEMORY).free
         except OSError as error:
@@ -57,7 +66,9 @@ class SlotPool:
                 f"{sized_by}, or give the container a larger --shm-size"
             )
         try:
-            self._memory = SharedMemory(name=f"touchline-{secrets.token_hex(4)}", create=True, size=self.byte_size)
+            self._memory = SharedMemory(name=f"{_PREFIX}{secrets.token_hex(4)}", create=True, size=self.byte_size)
+            self._lock = os.open(_SHARED_MEMORY / self._memory.name, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
         except OSError as error:
             raise _not_usable(error) from error
         self._free = asyncio.Queue[Slot]()
@@ -85,9 +96,26 @@ class SlotPool:
         while not self._free.empty():
             self._free.get_nowait()
         self._memory.unlink()
+        os.close(self._lock)
         # A slot that a cancelled thread still holds keeps the mapping alive; the name is gone either way.
         with suppress(BufferError):
             self._memory.close()
+
+
+def remove_leftovers() -> None:
+    """Unlink the regions of gateways that were killed: those of this user that nobody holds the lock of."""
+    for path in _SHARED_MEMORY.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another's, or gone
+            # One that was made this moment is not locked yet.
+            if time.time() - path.stat().st_ctime < _JUST_MADE_S:
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                _log.info("%s was left by a gateway that was killed, and is removed", path)
+            finally:
+                os.close(handle)
 
 
 def _not_usable(error: OSError) -> InferenceUnavailable:

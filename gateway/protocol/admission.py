@@ -9,13 +9,14 @@ import orjson
 from fastapi import Request
 
 from gateway.errors import BadRequest, GatewayError, Unauthorized
-from gateway.protocol.http import discard_body, read_body
+from gateway.protocol.http import discard_body, header, read_body
 from gateway.subnet.encryption import LONGEST_UUID, SYMMETRIC_KEY_UUID, SharedKeys
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
 from gateway.subnet.signing import (
     MINER_HOTKEY,
     NONCE,
+    SIGNATURE,
     VALIDATOR_HOTKEY,
     Credentials,
     check_nonce_time,
@@ -29,6 +30,18 @@ MAX_BODY_BYTES: Final = 64 * 1024
 _TOKEN_BYTES: Final = MAX_BODY_BYTES * 4 // 3 + 256
 """A Fernet token is base64 of the body and 57 to 73 bytes more."""
 _EXCHANGE_BYTES: Final = 4 * 1024
+
+
+SIGNED: Final = [
+    header(VALIDATOR_HOTKEY, "ss58 address of who asks"),
+    header(MINER_HOTKEY, "ss58 address of who is asked", required=False),
+    header(NONCE, "<time in ns>_<10 letters or digits>; inside the body where that is encrypted", required=False),
+    header(
+        SIGNATURE, "0x and hex, sr25519 over <nonce>:<miner-hotkey>:<sha256 of the body, or key's name>", required=False
+    ),
+    header(SYMMETRIC_KEY_UUID, "the exchanged key that the body is encrypted with", required=False),
+]
+"""Of a request that a validator signs or encrypts."""
 
 
 @dataclass(frozen=True, slots=True)

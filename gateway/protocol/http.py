@@ -7,19 +7,25 @@ import logging
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Final, TypeVar
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gateway.errors import BadRequest, GatewayError, RequestTimedOut
 from gateway.history import History
+from gateway.logs import REQUEST_ID, STRANGERS
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, StageTimes
+from gateway.protocol.edge import REQUEST_ID_HEADER
 from gateway.subnet.signing import VALIDATOR_HOTKEY
 
 CLIENT_CLOSED_REQUEST = 499
+STRANGERS_STATUSES: Final = (400, 401, 403, 408)
 BODY_TIMEOUT_S: Final = 10.0
 """So long a body may take: a challenge is one packet."""
 DISCARD_S: Final = 0.5
@@ -40,9 +46,17 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
         assert isinstance(error, GatewayError)
         metrics.challenges.labels(error.reason).inc()
         remember(history, request, error.reason, str(error))
-        _log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
+        log = STRANGERS if error.status in STRANGERS_STATUSES else _log
+        log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
         return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def elsewhere(_: Request, error: Exception) -> JSONResponse:
+        """No such route, or not with this method."""
+        assert isinstance(error, HTTPException)
+        reason = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        return JSONResponse({"error": reason, "detail": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
@@ -50,7 +64,29 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
         metrics.challenges.labels(GatewayError.reason).inc()
         detail = "the gateway failed; its log says why"
         remember(history, request, GatewayError.reason, detail)
-        return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status)
+        headers = {REQUEST_ID_HEADER: REQUEST_ID.get()}
+        return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status, headers)
+
+
+class Refusal(BaseModel):
+    """Every answer that is none: docs/errors.md has the codes."""
+
+    error: str
+    detail: str
+
+
+def refusals(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """Of a route that may answer with these errors, for its OpenAPI document."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in sorted(kinds, key=lambda kind: (kind.status, kind.reason)):
+        known = by_status.setdefault(kind.status, {"model": Refusal, "description": ""})
+        known["description"] = ", ".join(filter(None, (known["description"], kind.reason)))
+    return by_status
+
+
+def header(name: str, meaning: str, *, required: bool = True) -> dict[str, Any]:
+    """A header of a request, for the OpenAPI document: they are read where admission reads them."""
+    return {"name": name, "in": "header", "required": required, "description": meaning, "schema": {"type": "string"}}
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -10,19 +10,20 @@ from typing import Annotated
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadRequest
+from gateway.errors import BadChallenge, BadPicture, BadRequest, CameraError, GatewayError, every_kind
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer
-from gateway.protocol.admission import Admission
+from gateway.protocol.admission import SIGNED, Admission
 from gateway.protocol.http import (
     CLIENT_CLOSED_REQUEST,
     ClientGone,
     count_answered,
+    refusals,
     remember,
     server_timing,
     stages_of,
@@ -39,7 +40,12 @@ def soccer_router(
     """The route, over what the lifespan built."""
     router = APIRouter()
 
-    @router.post("/soccer/challenge")
+    @router.post(
+        "/soccer/challenge",
+        response_class=JSONResponse,
+        responses={**refusals(*_ERRORS), 200: {"description": "The answer", "content": _ANSWER}},
+        openapi_extra={"parameters": SIGNED, "requestBody": {"required": True, "content": _ASKED}},
+    )
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
         admitted = await admission.body(request)
@@ -91,6 +97,51 @@ class Challenge(BaseModel):
     type: str = "gsr"
     video_url: str = Field(pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://", max_length=16 * 1024)
     """Presigned URLs carry whole policies and tokens."""
+
+
+_ERRORS = [kind for kind in every_kind(GatewayError) if not issubclass(kind, (CameraError, BadPicture))]
+_ASKED = {
+    "application/json": {"schema": Challenge.model_json_schema()},
+    "application/octet-stream": {
+        "schema": {"type": "string", "description": "A Fernet token of the same JSON with a nonce in it"}
+    },
+}
+_POINT = {"type": "array", "items": {"type": "number"}}
+_ANSWER = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["challenge_id", "processing_time", "frames"],
+            "properties": {
+                "challenge_id": {"type": ["integer", "string"]},
+                "processing_time": {"type": "number"},
+                "frames": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["frame_number", "keypoints", "objects"],
+                        "properties": {
+                            "frame_number": {"type": "integer"},
+                            "keypoints": {"type": "array", "items": _POINT, "minItems": 32, "maxItems": 32},
+                            "objects": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": ["id", "bbox", "class_id"],
+                                    "properties": {
+                                        "id": {"type": "integer"},
+                                        "bbox": _POINT,
+                                        "class_id": {"type": "integer"},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        }
+    }
+}
 
 
 def read_challenge(body: bytes) -> Challenge:

@@ -16,6 +16,7 @@ from gateway.settings import Settings
 from touchline.atomic_file import replacing
 
 REFRESH_INTERVAL_S = 300.0
+FETCH_TIMEOUT_S = 120.0
 
 _log = logging.getLogger(__name__)
 
@@ -116,9 +117,13 @@ class Metagraph:
 
     async def refresh(self) -> None:
         """Read the nodes from the chain once and save them."""
-        nodes = await self._fetch(self._settings)
+        async with asyncio.timeout(FETCH_TIMEOUT_S):  # a dead connection may never say so
+            nodes = await self._fetch(self._settings)
         self._take(nodes)
-        await asyncio.to_thread(save_nodes, self._settings.nodes_file, nodes)
+        try:
+            await asyncio.to_thread(save_nodes, self._settings.nodes_file, nodes)
+        except OSError as error:
+            _log.warning("NODES_FILE %s cannot be written: %s", self._settings.nodes_file, error.strerror or error)
 
     async def refresh_forever(self) -> None:
         while True:

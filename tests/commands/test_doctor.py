@@ -32,11 +32,11 @@ def ask(
     """Exit status and the level by what was looked at, under some settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(servers, "clock_offset", lambda: 0.0)
-    port, console = free_ports(2)
+    port, console, metrics = free_ports(3)
     usual = {
         **make_keys(tmp_path / "keys").environment(),
         "TRITON_URLS": quick_triton.grpc_url, "DEVICE": "cpu", "HOST": "127.0.0.1", "PORT": str(port),
-        "CONSOLE_PORT": str(console),
+        "CONSOLE_PORT": str(console), "METRICS_PORT": str(metrics),
     }  # fmt: skip
 
     def asked(*options: str, **settings: str) -> tuple[int, dict[str, str]]:

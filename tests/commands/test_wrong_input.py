@@ -57,6 +57,7 @@ WRONG: dict[str, list[str]] = {
         "HOST=192.0.2.1",
         f"PORT={TAKEN}",
         f"CONSOLE_PORT={TAKEN}",
+        f"METRICS_PORT={TAKEN}",
         "CONSOLE_PORT=7998 CONSOLE_HOST=nowhere.invalid CONSOLE_TOKEN=x",
         "NODES_FILE=none.json",
         "NODES_FILE=text.txt",
@@ -291,6 +292,7 @@ def place(three_frames: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOST", "127.0.0.1")
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("CONSOLE_PORT", "0")
+    monkeypatch.setenv("METRICS_PORT", "0")
     monkeypatch.setenv("COLUMNS", "400")
     (tmp_path / "v.mp4").write_bytes(three_frames)
     (tmp_path / "text.txt").write_text("text\n")

@@ -117,7 +117,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) -> None:
     """Both run from what was built alone, started as their images start them, and find each other."""
-    grpc, http, metrics, port, console_port = free_ports(5)
+    grpc, http, metrics, port, console_port, inside = free_ports(6)
     triton_root, app = built / "opt/tritonserver", built / "opt/touchline"
     # In the image libpython lies where the loader looks, here it lies where this machine's Python has it.
     (python,) = (path.name for path in triton_root.glob("lib/python3.*"))
@@ -144,6 +144,7 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "CONSOLE_PORT": str(console_port),
+        "METRICS_PORT": str(inside),
         "IMG_SIZE": "160",
         "DEVICE": "cpu",
     }
@@ -164,7 +165,7 @@ def test_the_built_gateway_serves_a_built_triton(built: Path, tmp_path: Path) ->
         ]
         try:
             deadline = time.monotonic() + 60
-            while (health := ask(f"http://127.0.0.1:{port}/health")) is None or health.status_code != 200:
+            while (health := ask(f"http://127.0.0.1:{inside}/health")) is None or health.status_code != 200:
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.2)
             console = ask(f"http://127.0.0.1:{console_port}/console")

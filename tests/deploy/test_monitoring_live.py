@@ -51,7 +51,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     settings |= {"CAMERAS_FILE": str(cameras), "LIVE_FILES_DIR": str(folder)}
     with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
-            "gateway": [stack.gateway.url.removeprefix("http://")],
+            "gateway": [f"127.0.0.1:{stack.gateway.metrics_port}"],
             "triton": [
                 stack.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
                 address[len("http://") :],

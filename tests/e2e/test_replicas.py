@@ -38,14 +38,14 @@ class Pair:
 
     def outcomes(self) -> dict[str, int]:
         """Challenges by outcome, since this gateway was started."""
-        counted = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_total")
+        counted = scraped(self.gateway.metrics_url, "touchline_challenges_total")
         return {sample.labels["outcome"]: int(sample.value) for sample in counted}
 
     def is_refusing(self) -> bool:
         return not (self.gateway.health() or {})["ready"]
 
     def in_progress(self) -> int:
-        (sample,) = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_in_progress")
+        (sample,) = scraped(self.gateway.metrics_url, "touchline_challenges_in_progress")
         return int(sample.value)
 
 

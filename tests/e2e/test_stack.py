@@ -32,7 +32,7 @@ def quality(video: Path, truths: list[Truth], logs: Path, **settings: str) -> tu
     """How good the stack's answer is, and the gateway's metrics after it."""
     with local_stack(settings=UNHURRIED | settings, logs=logs) as stack, served_file(video) as url:
         outcome = stack.challenge(url)
-        metrics = httpx.get(f"{stack.gateway.url}/metrics").text
+        metrics = httpx.get(stack.gateway.metrics_url).text
         engine = httpx.get(stack.triton.metrics_url).text
         region = region_of(stack.gateway.pid or 0)
     assert not region.exists()

@@ -75,11 +75,9 @@ async def test_no_server_of_ones_own_is_asked_through_a_proxy(
         assert await asyncio.to_thread(lambda: quick_triton.is_ready)
 
         def challenge() -> int:
-            local = LocalGateway({})
-            local.url = gateway.url
-            assert local.health()
+            assert LocalGateway({}).health() is None
             keys = gateway.keys
-            with inferred_frames_bar(Console(quiet=True), gateway.url):
+            with inferred_frames_bar(Console(quiet=True), f"{gateway.url}/metrics"):
                 outcome = send_challenge(gateway.url, keys.validator, keys.miner.ss58_address, f"{web[0]}/own.mp4")
             return len(outcome.response["frames"])
 
@@ -102,6 +100,7 @@ def test_the_gateway_keeps_connections_longer_than_its_clients(tmp_path: Path, m
     for name, value in make_keys(tmp_path).environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CONSOLE_PORT", "0")
+    monkeypatch.setenv("METRICS_PORT", "0")
     with pytest.raises(SystemExit):
         serve()
     # httpx keeps one for 5 s, aiohttp for 15, nginx and cloud load balancers for 60.

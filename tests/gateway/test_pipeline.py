@@ -311,7 +311,7 @@ async def test_too_large_and_too_long(videos: dict[str, str], quick_triton: Loca
 async def test_triton_down_at_start(videos: dict[str, str], tmp_path: Path) -> None:
     triton = LocalTriton(write_quick_models(tmp_path / "models"), log=tmp_path / "triton.log")
     async with running_gateway(tmp_path, triton.grpc_url, wait=False) as gateway:
-        health = await gateway.client.get(f"{gateway.url}/health")
+        health = await gateway.health()
         assert health.status_code == 503
         assert triton.grpc_url in health.json()["reason"]
         assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": False}

@@ -54,7 +54,7 @@ def test_what_is_no_choice_is_refused(name: str, value: str, monkeypatch: pytest
 
 def test_mps_is_the_cpu_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own: dict[str, Any] = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
-    settings = Settings(_env_file=None, device="mps", console_port=0, **own)
+    settings = Settings(_env_file=None, device="mps", console_port=0, metrics_port=0, **own)
     assert not settings.on_gpu
     with caplog.at_level(logging.WARNING):
         build_app(settings)

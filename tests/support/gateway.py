@@ -36,6 +36,8 @@ class RunningGateway:
     engine: Engine
     challenges: Challenges
     client: httpx.AsyncClient
+    operators: httpx.AsyncClient
+    """Of the operator's port, which is not listened on here."""
     watched: list[Cameras]
 
     @property
@@ -54,7 +56,11 @@ class RunningGateway:
 
     async def metrics(self) -> str:
         """What Prometheus would scrape now."""
-        return (await self.client.get(f"{self.url}/metrics")).text
+        return (await self.operators.get("/metrics")).text
+
+    async def health(self) -> httpx.Response:
+        """What the operator's port says now."""
+        return await self.operators.get("/health")
 
     async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
         async with asyncio.timeout(timeout_s):
@@ -73,6 +79,7 @@ async def running_gateway(
         "device": "cpu",
         "img_size": 160,
         "console_port": 0,
+        "metrics_port": 0,
         "challenge_budget_s": 1000,
         "queue_s": 0,
         **settings,
@@ -84,9 +91,13 @@ async def running_gateway(
     while not server.started:
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
-    async with httpx.AsyncClient(trust_env=False) as client:
-        state, url = app.state, f"http://127.0.0.1:{port}"
-        gateway = RunningGateway(url, keys, state.engine, state.challenges, client, state.cameras)
+    state, url = app.state, f"http://127.0.0.1:{port}"
+    inside = httpx.ASGITransport(state.operators)
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1") as operators,
+    ):
+        gateway = RunningGateway(url, keys, state.engine, state.challenges, client, operators, state.cameras)
         try:
             if wait:
                 await gateway.until_ready()
@@ -130,7 +141,7 @@ async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.
 def region_of(pid: int) -> Path:
     """The shared-memory region of the gateway in process `pid`."""
     maps = Path(f"/proc/{pid}/maps").read_text()
-    (region,) = set(re.findall(r" (/dev/shm/touchline-[0-9a-f]{8})$", maps, re.M))
+    (region,) = set(re.findall(r" (/dev/shm/touchline-slots-[0-9a-f]{8})$", maps, re.M))
     return Path(region)
 
 

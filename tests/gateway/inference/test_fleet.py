@@ -67,7 +67,7 @@ async def counted(triton: LocalTriton) -> int:
 
 
 async def states(gateway: RunningGateway) -> dict[str, str]:
-    return dict((await gateway.client.get(f"{gateway.url}/health")).json()["tritons"])
+    return dict((await gateway.health()).json()["tritons"])
 
 
 async def until_all_ready(gateway: RunningGateway) -> None:
@@ -129,7 +129,7 @@ async def test_one_dies_in_the_middle(transport: str, video: str, tmp_path: Path
             assert answer.json()["frames"] == unharmed
             assert await settled(gateway, before) == before
 
-            health = await gateway.client.get(f"{gateway.url}/health")
+            health = await gateway.health()
             assert health.status_code == 200
             assert health.json()["reason"] == ""
             assert health.json()["tritons"][staying.grpc_url] == "ready"
@@ -235,7 +235,7 @@ async def test_both_die_in_the_middle(video: str, tmp_path: Path) -> None:
             assert error_of(await asking)[:2] == (503, "inference_unavailable")
             assert await settled(gateway, before) == before
             await gateway.until_ready(False)
-            reason = (await gateway.client.get(f"{gateway.url}/health")).json()["reason"]
+            reason = (await gateway.health()).json()["reason"]
             assert all(triton.grpc_url in reason for triton in tritons)
 
 

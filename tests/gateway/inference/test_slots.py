@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import InferenceUnavailable
+from gateway.inference import slots
 from gateway.inference.slots import SlotPool
 
 
@@ -31,4 +36,34 @@ def test_more_than_there_is_of_shared_memory_is_refused_with_the_remedy(monkeypa
     monkeypatch.setattr("secrets.token_hex", lambda _: f"refused-{os.getpid()}")
     with pytest.raises(InferenceUnavailable, match="PREFETCH_FRAMES"):
         SlotPool(slots=free // 1000, slot_shape=(1, 1000, 1000, 3))
-    assert not Path(f"/dev/shm/touchline-refused-{os.getpid()}").exists()
+    assert not Path(f"/dev/shm/touchline-slots-refused-{os.getpid()}").exists()
+
+
+def test_what_a_killed_gateway_left_is_removed_and_a_living_ones_is_not() -> None:
+    code = "from gateway.inference.slots import SlotPool; p = SlotPool(slots=1, slot_shape=(1, 9, 9, 3)); "
+    code += "print(p.region, flush=True); input()"
+
+    def started() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-3, text=True, start_new_session=True
+        )
+        assert process.stdout
+        return process, Path("/dev/shm") / process.stdout.readline().strip()
+
+    killed, left = started()
+    living, used = started()
+    try:
+        os.killpg(killed.pid, signal.SIGKILL)  # with the resource tracker, as a container is
+        killed.communicate()
+        assert left.exists()
+        time.sleep(slots._JUST_MADE_S)
+        pool = SlotPool(slots=1, slot_shape=(1, 9, 9, 3))
+        assert not left.exists()
+        assert used.exists()
+        slots.remove_leftovers()
+        assert (Path("/dev/shm") / pool.region).exists()
+        pool.close()
+    finally:
+        os.killpg(living.pid, signal.SIGKILL)
+        living.communicate()
+        used.unlink(missing_ok=True)

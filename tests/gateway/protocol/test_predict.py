@@ -161,7 +161,7 @@ async def test_health_has_the_contracts_form_and_ours(gateway: RunningGateway) -
     assert asked.status_code == 200
     assert asked.json().keys() == {"status", "model_loaded", "memory_gb", "cuda"}
     assert asked.json()["status"] == "healthy"
-    ours = (await gateway.client.get(f"{gateway.url}/health")).json()
+    ours = (await gateway.health()).json()
     assert asked.json().keys() < ours.keys() and ours["ready"] is True and ours["status"] == "healthy"
 
 

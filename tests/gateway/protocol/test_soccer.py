@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -114,15 +115,38 @@ async def test_a_presigned_url_may_be_long(gateway: RunningGateway, url: str) ->
     assert (await gateway.challenge(long)).status_code == 200
 
 
-async def test_health_and_availability(gateway: RunningGateway, quick_triton: LocalTriton) -> None:
+async def test_the_public_port_tells_nothing_of_the_inside(gateway: RunningGateway, quick_triton: LocalTriton) -> None:
     health = await gateway.client.get(f"{gateway.url}/health")
-    assert health.status_code == 200
-    assert health.json() == {
+    assert (health.status_code, health.json()) == (200, {"ready": True})
+    assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}
+    for path in ("/metrics", "/openapi.json", "/docs", "/redoc", "/console"):
+        assert (await gateway.client.get(f"{gateway.url}{path}")).json() == {
+            "error": "not_found",
+            "detail": "Not Found",
+        }
+    wrong = await gateway.client.put(f"{gateway.url}/health")
+    assert error_of(wrong)[:2] == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "GET"
+    assert (await gateway.health()).json() == {
         "ready": True,
         "reason": "",
         "models": {"player": "1", "pitch": "1"},
         "tritons": {quick_triton.grpc_url: "ready"},
-        "nonces": "this process",
+        "nonces": str(next((gateway.keys.directory).glob("nonces-*.log"))),
         "nodes": 2,
     }
-    assert (await gateway.client.get(f"{gateway.url}/availability")).json() == {"available": True}
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_jumps_refuses_until_it_is_back(
+    hours: int, gateway: RunningGateway, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = challenge_body(url)
+    used = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, body)
+    assert (await gateway.post(body, used)).status_code == 200
+    with monkeypatch.context() as jumped:
+        jumped.setattr("time.time", lambda true=time.time: true() + hours * 3600)
+        status, _, detail = error_of(await gateway.challenge(url))
+        assert (status, "check the clocks" in detail) == (401, True)
+    assert (await gateway.challenge(url)).status_code == 200
+    assert "used before" in error_of(await gateway.post(body, used))[2]

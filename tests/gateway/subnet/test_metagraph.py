@@ -145,3 +145,36 @@ async def test_what_the_sdk_gives_becomes_nodes(tmp_path: Path, monkeypatch: pyt
         "hotkey": "h", "coldkey": "c", "node_id": 7, "netuid": 261,
         "stake": 30.0, "alpha_stake": 10.0, "tao_stake": 20.0, "incentive": 0.5, "trust": 0.25, "last_updated": 9,
     }  # fmt: skip
+
+
+async def test_a_chain_that_hangs_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.subnet.metagraph.FETCH_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("gateway.subnet.metagraph.REFRESH_INTERVAL_S", 0.0)
+    asked = 0
+
+    async def fetch(_: Settings) -> Nodes:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        return {}
+
+    settings = Settings(_env_file=None, nodes_file=tmp_path / "nodes.json")
+    refreshing = asyncio.create_task(Metagraph(settings, fetch).refresh_forever())
+    async with asyncio.timeout(20):
+        while asked < 3:
+            await asyncio.sleep(0.01)
+    refreshing.cancel()
+    assert "TimeoutError" in caplog.text
+
+
+async def test_a_full_disk_keeps_no_validator_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def fetch(_: Settings) -> Nodes:
+        return {"alice": Node(hotkey="alice", stake=5000)}
+
+    (tmp_path / "file").touch()
+    metagraph = Metagraph(Settings(_env_file=None, nodes_file=tmp_path / "file" / "nodes.json"), fetch)
+    await metagraph.refresh()
+    metagraph.check_stake("alice")
+    assert "NODES_FILE" in caplog.text

@@ -292,7 +292,7 @@ async def test_a_gateway_without_its_redis_refuses(
 
             async def health(ready: bool) -> dict[str, object]:
                 async with asyncio.timeout(20):
-                    while (answer := await gateway.client.get(f"{gateway.url}/health")).json()["ready"] is not ready:
+                    while (answer := await gateway.health()).json()["ready"] is not ready:
                         await asyncio.sleep(0.02)
                 assert answer.status_code == (200 if ready else 503)
                 available = await gateway.client.get(f"{gateway.url}/availability")
