@@ -89,7 +89,8 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
-            app.include_router(status_router(engine, challenges, nonces))
+            as_contract = "predict" in settings.protocol_names
+            app.include_router(status_router(engine, challenges, nonces, as_contract=as_contract))
             operators = app.state.operators = build_operators_app(
                 app, engine, metagraph, nonces, metrics, host=settings.metrics_host, cameras=cameras
             )

@@ -13,8 +13,8 @@ from gateway.subnet.nonces import NonceStore
 from touchline import __version__
 
 
-def status_router(engine: Engine, challenges: Challenges, nonces: NonceStore) -> APIRouter:
-    """The two routes, over what the lifespan built."""
+def status_router(engine: Engine, challenges: Challenges, nonces: NonceStore, *, as_contract: bool) -> APIRouter:
+    """The two routes, over what the lifespan built; /health says also what the public contract asks of it."""
     router = APIRouter()
 
     @router.get("/availability")
@@ -25,7 +25,8 @@ def status_router(engine: Engine, challenges: Challenges, nonces: NonceStore) ->
     async def health() -> JSONResponse:
         """What is wrong is told on the operator's port: strangers ask here too."""
         ready = not why_not_ready(engine, nonces)
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+        said = {"ready": ready, **(healthy(engine) if as_contract else {})}
+        return JSONResponse(said, status_code=200 if ready else 503)
 
     return router
 

@@ -88,7 +88,7 @@ async def test_what_is_asked_wrongly_is_refused_with_a_reason(quick_triton: Loca
             assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
         for method, path in (("POST", ""), ("PATCH", "/a"), ("DELETE", "/a"), ("POST", "/a/restart")):
             answer = await live.ask(method, path, json={}, headers={"origin": "http://evil.example"})
-            assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
+            assert answer.status_code == 403 and "Origin" in answer.text
         for method in ("GET", "PATCH", "DELETE"):
             assert (await live.ask(method, "/none", json={})).status_code == 404
         assert (await live.gateway.client.get(f"{live.gateway.url}/live/cameras")).status_code == 404
@@ -106,7 +106,7 @@ async def test_one_that_is_away_and_one_that_dies_disturb_no_other(
         await live.add("mute", cameras[2].url)
         await live.until("dying", lambda one: one["state"] == "live")
         before = await live.until("fine", lambda one: one["state"] == "live")
-        health = await live.gateway.client.get(f"{live.gateway.url}/health")
+        health = await live.gateway.health()
         assert (health.status_code, health.json()["live"]) == (200, {"cameras": 4, "live": 2})
         cameras[0].kill()
         dead = await live.until("dying", lambda one: one["state"] == "waiting")

@@ -161,7 +161,7 @@ async def test_health_has_the_contracts_form_and_ours(gateway: RunningGateway) -
     assert asked.status_code == 200
     assert asked.json().keys() == {"status", "model_loaded", "memory_gb", "cuda"}
     assert asked.json()["status"] == "healthy"
-    ours = (await gateway.health()).json()
+    ours = (await gateway.client.get(f"{gateway.url}/health")).json()
     assert asked.json().keys() < ours.keys() and ours["ready"] is True and ours["status"] == "healthy"
 
 
@@ -271,7 +271,7 @@ async def test_a_body_of_100_mb_is_not_kept(gateway: RunningGateway) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", **more}
         try:
             response = await gateway.client.post(f"{gateway.url}/predict", content=pieces(), headers=headers)
-        except httpx.WriteError:  # the gateway has answered and closed while the rest was sent
+        except (httpx.WriteError, httpx.ReadError):  # the gateway has answered and closed while the rest was sent
             continue
         assert response.json()["success"] is False and "MAX_PREDICT_MB" in response.json()["error"]
     assert peak_kib() - before < 64 * 1024
