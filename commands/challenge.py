@@ -26,6 +26,7 @@ from local.triton import LocalTritonError
 from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.atomic_file import replacing
 from touchline.render import RenderError
+from touchline.score import SLOWEST_S
 from touchline.stages import STAGES
 
 _SCORED_PICTURES: Final = 25
@@ -122,13 +123,20 @@ def stage_table(outcome: Outcome) -> Table:
 
 
 def print_advice(console: Console, outcome: Outcome) -> None:
-    """Say so where too few frames were inferred for a good answer, and what would help."""
+    """Say so where too few frames were inferred for a good answer, or it came too late, and what would help."""
     expected = float(outcome.notes.get("expected-people", "1"))
     if expected < QUALITY_FLOOR:
         console.print(
             f"Too slow for a good answer here: from {outcome.notes['inferred']} inferred frames one finds about "
             f"{expected:.0%} of the people. What helps: nothing else on these cores, more of them or a GPU, models "
             "exported with a smaller --imgsz, more seconds in CHALLENGE_BUDGET_S.",
+            style="yellow",
+            highlight=False,
+        )
+    elif outcome.elapsed_s > SLOWEST_S:
+        console.print(
+            f"Too slow for the speed part of the score, nothing after {SLOWEST_S:g} s. What helps: nothing else on "
+            "these cores, more of them or a GPU, models exported with a smaller --imgsz.",
             style="yellow",
             highlight=False,
         )

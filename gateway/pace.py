@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.settings import FASTEST_S, QUALITY_FLOOR, Settings
+from gateway.settings import CHALLENGE_TIMEOUT_S, FASTEST_S, QUALITY_FLOOR, Settings
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
 from touchline.score import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
 
@@ -15,6 +15,8 @@ MARGIN = 0.01
 """What is kept above QUALITY_FLOOR: clips differ, and a machine that slows down on the way makes the stride grow."""
 LATEST_S = SLOWEST_S
 """Of CHALLENGE_BUDGET_S=auto: then nothing is left to earn with speed."""
+PATIENCE = 0.8
+"""Share of CHALLENGE_TIMEOUT_S that `auto` takes where no answer can be there by LATEST_S: then quality alone earns."""
 TIE = 0.003
 """Of strides whose expected scores differ by less the one is taken whose answer is there first."""
 RESERVE_S = 0.5
@@ -82,6 +84,8 @@ class Aim:
     """The answer of the fastest miner, against which a validator measures speed."""
     quality_floor: float = QUALITY_FLOOR
     """Share of the people that an answer shall find; given up only where the time does not allow it."""
+    timeout_s: float = CHALLENGE_TIMEOUT_S
+    """After so long a challenge is given up."""
 
     @classmethod
     def of(cls, settings: Settings) -> Aim:
@@ -93,6 +97,7 @@ class Aim:
             budget == "auto",
             settings.fastest_s,
             settings.quality_floor,
+            settings.challenge_timeout_s,
         )
 
 
@@ -229,15 +234,23 @@ class Pace:
         """A download that is late is no reason to infer less; then there is time for what its last bytes bring."""
         return max(self._aim.budget_s, left.last_byte_s + RESERVE_S + 4 * BATCH_SHARE * self._aim.budget_s)
 
+    def _late(self, strides: range, left: Left) -> int:
+        """Of an answer that is late whatever is done: as late as the floor asks for, if a caller waits so long."""
+        patience_s = PATIENCE * self._aim.timeout_s
+        waited_for = [stride for stride in strides if self.seconds(stride, left) <= patience_s] or [strides[-1]]
+        floor = self._aim.quality_floor + MARGIN
+        good = [stride for stride in waited_for if expected_quality(stride, self._fps) >= floor]
+        return max(good) if good else waited_for[0]
+
     def _wanted(self, left: Left) -> int:
         least = self._aim.frame_stride
         total = self._frames_done + left.frames
         most = max(least, round(MAX_GAP_S * self._fps), math.ceil(total / LEAST_FRAMES))
         strides = range(least, most + 1)
         in_time = [stride for stride in strides if self.seconds(stride, left) <= self._latest(left)]
-        if not in_time:
-            return most
         floor = self._aim.quality_floor
+        if not in_time:
+            return self._late(strides, left) if self._aim.by_score else most
         good = [stride for stride in in_time if expected_quality(stride, self._fps) >= floor + MARGIN] or [
             stride for stride in in_time if expected_quality(stride, self._fps) >= floor
         ]

@@ -17,6 +17,8 @@ FASTEST_S = 2.0
 """What the fastest miners of the subnet take."""
 QUALITY_FLOOR = 0.94
 """Share of the people that a good answer finds."""
+CHALLENGE_TIMEOUT_S = 120.0
+"""Validators wait for twice as long."""
 PROTOCOLS = ("soccer", "predict", "private")
 """What may be asked, each with a file in gateway/protocol/."""
 _DEVICES = Path("/dev")
@@ -144,7 +146,9 @@ class Settings(BaseSettings):
         description="Share of the people that auto wants found, where 15 seconds allow it.",
     )
     answer_cache_s: float = Field(120.0, ge=0, description="A video that is asked again so soon is not computed again.")
-    challenge_timeout_s: float = Field(120.0, gt=0, description="A challenge that takes longer is given up with a 504.")
+    challenge_timeout_s: float = Field(
+        CHALLENGE_TIMEOUT_S, gt=0, description="A challenge that takes longer is given up with a 504."
+    )
     download_timeout_s: float = Field(10.0, gt=0, description="Longest silence of the video's host.")
     video_proxy: SecretStr = Field(
         SecretStr(""),

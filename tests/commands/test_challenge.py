@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,12 @@ def test_the_strides_are_told() -> None:
     text = said(outcome(**NOTES))
     assert "50" in text and "every 15.3th; planned 15" in text
     assert "CHALLENGE_BUDGET_S" not in text
+
+
+def test_an_answer_that_is_too_late_for_any_speed_says_so() -> None:
+    late = replace(outcome(**NOTES), elapsed_s=15.1)
+    assert "nothing after 15 s" in said(late)
+    assert "nothing after" not in said(outcome(**NOTES))
 
 
 @pytest.mark.parametrize("expected", ["0.939", "0.4"])

@@ -226,6 +226,17 @@ def test_auto_gives_the_floor_up_only_when_time_is_over() -> None:
     assert LATEST_S - 1.5 <= slow.ended_s <= LATEST_S + 0.5
 
 
+@pytest.mark.parametrize("slow", [30.0, 60.0])
+def test_auto_keeps_the_floor_where_no_answer_can_be_in_time(slow: float) -> None:
+    """What is late whatever is done earns by its quality alone, as long as a caller waits for it."""
+    patient = replace(BY_SCORE, timeout_s=600.0)
+    late = run(patient, warm_up=slow)
+    assert late.ended_s > LATEST_S
+    assert expected_quality(late.pace.largest, 25.0) >= QUALITY_FLOOR - 0.01
+    assert run(replace(patient, timeout_s=late.ended_s / 1.2), warm_up=slow).ended_s < late.ended_s
+    assert run(warm_up=slow).pace.planned == 50, "a number of seconds is kept as far as can be"
+
+
 def test_auto_leaves_the_stride_alone_while_things_go_as_planned() -> None:
     assert len(set(run(BY_SCORE).strides)) == 1
 
