@@ -87,8 +87,8 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 app.include_router(soccer_router(challenges, admission, metrics, history=history))
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
-            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
+            app.include_router(status_router(engine, challenges, metagraph, nonces, metrics, cameras=cameras))
             lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
             lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
             background = [asyncio.create_task(one) for one in lasting]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,6 +34,12 @@ _HTTP: Final = {
     "protocol_whitelist": "http,https,tcp,tls,crypto",
     # Where it leads to was not judged.
     "max_redirects": "0",
+}
+_PLAYLIST: Final = {
+    **_HTTP,
+    "format_whitelist": ",".join(("hls", *FORMATS)),
+    # Each file is opened by who judges addresses.
+    "http_persistent": "0",
 }
 _PROBE_US: Final = 500_000
 """FFmpeg's own 5 s cost the first picture a second and more."""
@@ -66,6 +73,10 @@ FOR_A_PERSON: Final = frozenset(
 """Codes that time does not mend."""
 
 
+OpenFile = Callable[[str, int, object], object]
+"""Opens a file for FFmpeg: URL, flags and options to what can be read."""
+
+
 class StreamFailed(Exception):
     """A camera cannot be read, or not any more: `code` of CODES, and what that means in words."""
 
@@ -75,16 +86,25 @@ class StreamFailed(Exception):
         super().__init__(f"{code}: {self.detail}")
 
 
-def open_stream(url: str, *, transport: str, timeout_s: float, host: str = "") -> av.container.InputContainer:
+def open_stream(
+    url: str, *, transport: str, timeout_s: float, host: str = "", playlist: OpenFile | None = None
+) -> av.container.InputContainer:
     """Connect to a camera, its first stream of pictures set up to be decoded without delay.
 
     `url` of one of SCHEMES; `transport` of RTSP, tcp or udp; `host`, where the URL has its address: the name that a web
-    server is asked for. A read fails after `timeout_s` of silence. Raises StreamFailed.
+    server is asked for; `playlist` opens the one at `url` and what it names. A read fails after `timeout_s` of silence.
+    Raises StreamFailed.
     """
-    container = _opened(url, transport, timeout_s, _PROBE_US, host)
-    if container.streams.video and not container.streams.video[0].codec_context.width:
+    kind = _PLAYLIST if playlist else _RTSP if urlsplit(url).scheme.lower().startswith("rtsp") else _HTTP
+    options = {**kind, "fflags": "discardcorrupt", "rtsp_transport": transport}
+    options["timeout" if kind is _RTSP else "rw_timeout"] = str(int(timeout_s * 1e6))
+    if host and kind is _HTTP:
+        port = urlsplit(url).port
+        options["headers"] = f"Host: {host}{f':{port}' if port not in (None, 80, 443) else ''}\r\n"
+    container = _opened(url, options, _PROBE_US, timeout_s, playlist)
+    if container.streams.video and not getattr(container.streams.video[0].codec_context, "width", 1):
         container.close()
-        container = _opened(url, transport, timeout_s, _LONG_PROBE_US, host)
+        container = _opened(url, options, _LONG_PROBE_US, timeout_s, playlist)
     try:
         set_up(container)
     except BaseException:
@@ -115,20 +135,22 @@ def check_size(width: int, height: int) -> None:
         raise StreamFailed("too_large", f"the camera's pictures are {width}x{height}; at most {MOST_SIDE} are taken")
 
 
-def _opened(url: str, transport: str, timeout_s: float, probe_us: int, host: str) -> av.container.InputContainer:
-    rtsp = urlsplit(url).scheme.lower() in ("rtsp", "rtsps")
-    silence = str(int(timeout_s * 1e6))
-    options = {**(_RTSP if rtsp else _HTTP), "analyzeduration": str(probe_us), "fflags": "discardcorrupt"}
-    options |= {"rtsp_transport": transport, "timeout": silence} if rtsp else {"rw_timeout": silence}
-    if host and not rtsp:
-        port = urlsplit(url).port
-        options["headers"] = f"Host: {host}{f':{port}' if port not in (None, 80, 443) else ''}\r\n"
+def _opened(
+    url: str, options: dict[str, str], probe_us: int, timeout_s: float, playlist: OpenFile | None
+) -> av.container.InputContainer:
     begun = time.monotonic()
     try:
-        # PyAV's own time limit for reads would take the GIL at every look at the clock.
-        return av.open(url, options=options, timeout=(timeout_s + probe_us / 1e6 + 0.5, None), metadata_errors="ignore")
+        return av.open(
+            url,
+            options={**options, "analyzeduration": str(probe_us)},
+            # PyAV's own time limit for reads would take the GIL at every look at the clock.
+            timeout=(timeout_s + probe_us / 1e6 + 0.5, None),
+            metadata_errors="ignore",
+            io_open=playlist,
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise why(error, time.monotonic() - begun >= timeout_s, transport if rtsp else "") from None
+        transport = options["rtsp_transport"] if "timeout" in options else ""
+        raise why(error, time.monotonic() - begun >= timeout_s, transport) from None
 
 
 def why(error: Exception, late: bool, transport: str) -> StreamFailed:

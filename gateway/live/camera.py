@@ -398,11 +398,12 @@ class Camera:
         except (httpcore.ConnectError, TimeoutError):
             raise StreamFailed("unknown_host") from None
         return Place(
-            config.address_at(address),
+            config.address_at(host if config.is_playlist else address),
             self._transport,
             peer=(address, port),
             sends_ahead=config.scheme in ("http", "https"),
             host=host,
+            address_of=self._places.address_now,
         )
 
     def _enter(self, state: State, trouble: Trouble | None = None) -> None:

@@ -52,6 +52,11 @@ class Cameras:
     def all(self) -> list[Camera]:
         return [camera for camera, _ in self._of.values()]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are, and how many of them are live."""
+        return {"cameras": len(self._of), "live": int(self._counted("live"))}
+
     def describe(self) -> list[CameraInfo]:
         return [camera.describe() for camera in self.all]
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from gateway.errors import BadCamera, SourceNotAllowed
+from gateway.video.playlist import is_playlist
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 from touchline.video_live import SCHEMES
 
@@ -102,6 +103,11 @@ class CameraConfig(BaseModel):
     @property
     def scheme(self) -> str:
         return urlsplit(self.url.get_secret_value()).scheme.lower()
+
+    @property
+    def is_playlist(self) -> bool:
+        """Whose files are opened one by one, each host by its name."""
+        return is_playlist(self.url.get_secret_value())
 
     @property
     def host(self) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from resource import RUSAGE_SELF, getrusage
 
 from fastapi import APIRouter, Response
@@ -10,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.challenges import Challenges
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras
 from gateway.metrics import Metrics
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
@@ -17,7 +19,13 @@ from touchline import __version__
 
 
 def status_router(
-    engine: Engine, challenges: Challenges, metagraph: Metagraph, nonces: NonceStore, metrics: Metrics
+    engine: Engine,
+    challenges: Challenges,
+    metagraph: Metagraph,
+    nonces: NonceStore,
+    metrics: Metrics,
+    *,
+    cameras: Sequence[Cameras] = (),
 ) -> APIRouter:
     """The three routes, over what the lifespan built."""
     router = APIRouter()
@@ -38,6 +46,8 @@ def status_router(
             "nonces": nonces.kept_in,
             "nodes": len(metagraph),
             **healthy(engine),
+            # One that is away is no fault of the gateway's.
+            **({"live": cameras[0].counts} if cameras else {}),
         }
         return JSONResponse(said, status_code=503 if reason else 200)
 

@@ -78,7 +78,14 @@ class CameraPlaces:
 
         All addresses of a name have to be allowed.
         """
-        addresses = await resolve(host, port)
+        return self._judged(host, await resolve(host, port))
+
+    def address_now(self, host: str, port: int) -> str:
+        """The same for a thread, which waits for the name server. Raises HostRefused or OSError."""
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return self._judged(host, [str(entry[4][0]) for entry in entries])
+
+    def _judged(self, host: str, addresses: list[str]) -> str:
         if not addresses:
             raise httpcore.ConnectError("the name has no address")
         for address in addresses:

@@ -19,6 +19,7 @@ import av.container
 import numpy as np
 
 from gateway.video.cutting import Connection
+from gateway.video.playlist import Reader, is_playlist
 from touchline.video_live import StreamFailed, check_size, open_stream, set_up, why
 from touchline.video_read import UnreadableVideo, decoded, open_video, packets
 
@@ -56,6 +57,8 @@ class Place:
     """Address and port that are connected to."""
     host: str = ""
     """Name that a web server is asked for."""
+    address_of: Callable[[str, int], str] | None = None
+    """Judges the hosts that a playlist names, and gives their addresses; raises for those that may not be asked."""
     file: Path | None = None
     loop: bool = False
     sends_ahead: bool = False
@@ -229,17 +232,25 @@ class Stream:
         self._tell()
 
     def _watch(self) -> None:
-        connection = self._connection = Connection(*self._place.peer)
+        place, reader = self._place, None
+        connection = self._connection = Connection(*place.peer)
+        if place.address_of is not None and is_playlist(place.address):
+            reader = Reader(place.address, place.address_of, self._timeout_s)
         try:
             container = open_stream(
-                self._place.address,
-                transport=self._place.transport,
+                place.address,
+                transport=place.transport,
                 timeout_s=self._timeout_s,
-                host=self._place.host,
+                host=place.host,
+                playlist=reader.open if reader else None,
             )
             connection.opened()
             with container:
                 self._read(container)
+        except Exception as error:
+            if reader is not None and reader.refused is not None:
+                raise StreamFailed("not_allowed", "the playlist names an address where cameras may not be") from None
+            raise error from None
         finally:
             connection.closed()
 
@@ -257,9 +268,8 @@ class Stream:
             except StopIteration:
                 break
             now, wall = time.monotonic(), time.time()
-            if not packet.size:
-                if packet.dts is None and packet.pts is None:
-                    break  # the end
+            end = not packet.size and packet.dts is None and packet.pts is None
+            if not (packet.size or end):
                 continue
             self.packet_at = now
             pts = packet.pts if packet.pts is not None else packet.dts
@@ -282,6 +292,8 @@ class Stream:
                         return
                     at, wall = time.monotonic(), time.time()
                 self._keep(frame, pts_s, at, wall, decode_s)
+            if end:
+                break
         if not self._stop.is_set():
             raise StreamFailed("closed")
 

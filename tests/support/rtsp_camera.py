@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -51,6 +52,7 @@ class Film:
         return [nal for nal in self.units[0].nals if nal[0] & 31 in (7, 8)]
 
 
+@cache
 def numbered_film(
     frames: int = 50, *, width: int = 320, height: int = 180, fps: int = 25, first: int = 0, gop: int = 25
 ) -> Film:

@@ -269,6 +269,66 @@ def test_a_redirect_is_not_followed_and_a_page_is_no_camera(path: str, code: str
         assert stream.ended is not None and stream.ended.code in (code, "bad_url")
 
 
+def playlist(folder: Path, segment: str = "") -> None:
+    """Write live.m3u8 with segments of a second; the second one elsewhere, if `segment` says so."""
+    with (
+        av.open(str(make_video(folder / "whole.mp4", 75))) as whole,
+        av.open(
+            str(folder / "live.m3u8"), "w", format="hls", options={"hls_time": "1", "hls_list_size": "0"}
+        ) as written,
+    ):
+        target = written.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(whole.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = target
+                written.mux(packet)
+    if segment:
+        text = (folder / "live.m3u8").read_text().replace("live1.ts", segment)
+        (folder / "live.m3u8").write_text(text)
+
+
+def test_a_playlist_is_read_in_its_own_time_from_hosts_that_were_judged(
+    web: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    url, folder = web
+    playlist(folder)
+    asked = []
+
+    def judged(host: str, port: int) -> str:
+        asked.append(host)
+        return "127.0.0.1"
+
+    port = int(url.rpartition(":")[2])
+    place = Place(f"http://cams.example:{port}/live.m3u8", peer=("", port), sends_ahead=True, address_of=judged)
+    begun = time.monotonic()
+    with watched(place, keep=100) as stream:
+        until(lambda: stream.ended)
+        assert stream.ended is not None and stream.ended.code == "closed"
+        assert stream.received == 75 and numbers(stream) == list(range(75))
+        assert time.monotonic() - begun > 2
+    assert set(asked) == {"cams.example"} and len(asked) >= 4
+
+
+def test_a_playlist_does_not_lead_to_where_cameras_may_not_be(web: tuple[str, Path]) -> None:
+    url, folder = web
+    port = int(url.rpartition(":")[2])
+    playlist(folder, f"http://127.0.0.1:{port}/whole.mp4")
+
+    def judged(host: str, port: int) -> str:
+        if host != "cams.example":
+            raise PermissionError(host) if host == "x" else RuntimeError(host)
+        return "127.0.0.1"
+
+    for segment in ("", "file:///etc/passwd"):
+        if segment:
+            playlist(folder, segment)
+        place = Place(f"http://cams.example:{port}/live.m3u8", peer=("", port), sends_ahead=True, address_of=judged)
+        with watched(place, keep=100) as stream:
+            until(lambda: stream.ended)
+            assert stream.received < 75
+            assert stream.ended is not None and stream.ended.code in ("not_allowed", "closed", "not_video")
+
+
 def test_time_by_the_stamps_as_long_as_they_can_be_believed() -> None:
     clock = MediaClock()
     assert clock.at(5.0, 1000.0) == 1000.0
