@@ -204,7 +204,7 @@ def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Wat
     process = context.Process(target=watch_in_turn, args=(there, grpc_url, urls, arguments.settle + arguments.seconds))
     process.start()
     there.close()
-    delays, frames, begun, cpu = [], 0, 0.0, 0.0
+    delays, frames, begun, cpu, spent = [], 0, 0.0, 0.0, 0.0
     try:
         while True:
             index, came, jpeg = here.recv()
@@ -221,6 +221,8 @@ def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Wat
         process.join(30)
         process.kill()
     seconds = arguments.seconds
+    if not delays:
+        raise RuntimeError("the scheme that does one thing after the other gave no frame in time; is the machine busy?")
     median, p95 = (float(value) for value in np.percentile(delays, (50, 95)))
     return Watched(len(cameras), frames / seconds, frames / seconds, median, p95, spent / seconds)
 
