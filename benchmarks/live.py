@@ -74,12 +74,18 @@ def film(video: Path, size: tuple[int, int]) -> Film:
         with av.open(str(video)) as container:
             for number, frame in zip(range(FRAMES), container.decode(video=0), strict=False):
                 picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                strip = picture[-size[1] // _STRIP :]
-                for bit in range(BITS):
-                    strip[:, bit * size[0] // BITS : (bit + 1) * size[0] // BITS] = 230 if number >> bit & 1 else 20
+                paint(picture, number)
                 yield picture
 
     return encoded(pictures(), size)
+
+
+def paint(picture: np.ndarray, number: int) -> None:
+    """Write a number into the strip at the bottom of uint8 [H, W, 3], its lowest bit left."""
+    height, width = picture.shape[:2]
+    for bit in range(BITS):
+        columns = slice(bit * width // BITS, (bit + 1) * width // BITS)
+        picture[-height // _STRIP :, columns] = 230 if number >> bit & 1 else 20
 
 
 def number_of(jpeg: bytes) -> int:
@@ -198,7 +204,7 @@ def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Wat
     process = context.Process(target=watch_in_turn, args=(there, grpc_url, urls, arguments.settle + arguments.seconds))
     process.start()
     there.close()
-    delays, frames, begun, cpu = [], 0, 0.0, 0.0
+    delays, frames, begun, cpu, spent = [], 0, 0.0, 0.0, 0.0
     try:
         while True:
             index, came, jpeg = here.recv()
@@ -215,6 +221,8 @@ def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Wat
         process.join(30)
         process.kill()
     seconds = arguments.seconds
+    if not delays:
+        raise RuntimeError("the scheme that does one thing after the other gave no frame in time; is the machine busy?")
     median, p95 = (float(value) for value in np.percentile(delays, (50, 95)))
     return Watched(len(cameras), frames / seconds, frames / seconds, median, p95, spent / seconds)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import queue
 import threading
 import time
@@ -39,7 +40,7 @@ _WIDTH: Final = 640
 
 
 def watch_in_turn(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float) -> None:
-    """Send (camera, time.monotonic(), JPEG) of every frame, for so long; then close."""
+    """Send (camera, time.monotonic(), JPEG) of every frame, for so long after the first ones; then close."""
     asyncio.run(_watch(to, grpc_url, urls, seconds))
     to.close()
 
@@ -81,7 +82,7 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
             reader.start()
         with engine.share(1) as share:
             slot = await share.acquire()
-            until = time.monotonic() + seconds
+            until = math.inf
             while time.monotonic() < until:
                 frames = [[reader.frames.get(timeout=20) for _ in range(FRAMES_OF_EACH)] for reader in readers]
                 every = [frame for one in frames for frame in one]
@@ -104,6 +105,8 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
                         {"camera": camera, "frame": base64.b64encode(jpeg).decode(), "boxes": seen.xyxy.tolist()}
                     )
                     to.send((camera, time.monotonic(), jpeg))
+                if until == math.inf:
+                    until = time.monotonic() + seconds
             share.release(slot)
     finally:
         for reader in readers:

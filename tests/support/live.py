@@ -83,7 +83,11 @@ class Held:
         return cls(sum(one.name == THREAD for one in threading.enumerate()), len([*Path("/proc/self/fd").iterdir()]))
 
 
-async def until(true: Callable[[], object], timeout_s: float = 30.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await asyncio.sleep(0.05)
+async def until(true: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
+    """Wait until it is true; `what` says it in words."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not true():
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"not in {timeout_s:.0f} s: {what} {Held.now()}") from None

@@ -74,7 +74,7 @@ class Tile {
     this.element.querySelector(".lost span").textContent = why;
     const badge = this.part("line").querySelector(".state");
     badge.textContent = this.camera.behind && !away ? "behind" : this.still && !away ? "still" : state;
-    badge.className = `state ${state === "live" && !this.still ? "good" : "bad"}`;
+    badge.className = `state ${badge.textContent === "live" ? "good" : "bad"}`;
     this.arrivals = this.arrivals.filter((arrival) => now - arrival < 2000);
     this.part("rate").textContent = away ? "" : `${(this.arrivals.length / 2).toFixed(0)} frames/s`;
     this.part("delay").textContent = away || !this.ages.length ? "" : `${median(this.ages).toFixed(0)} ms`;

@@ -175,11 +175,11 @@ async def test_another_picture_size_after_a_reconnect_and_ids_of_their_own(
 async def test_a_frozen_picture_is_told_and_connected_anew_if_wanted(
     cameras: list[RtspCamera], quick_triton: LocalTriton, tmp_path: Path
 ) -> None:
-    async with watching(tmp_path, quick_triton.grpc_url, live_still_s=1, live_reconnect_still_s=3) as live:
+    async with watching(tmp_path, quick_triton.grpc_url, live_still_s=0.5, live_reconnect_still_s=1.5) as live:
         await live.add("a", cameras[0].url)
         await live.until("a", lambda one: one["state"] == "live")
         cameras[0].frozen = True
-        still = await live.until("a", lambda one: one["still_s"] >= 1)
+        still = await live.until("a", lambda one: one["still_s"] >= 0.5)
         assert still["state"] == "live"
         await live.until("a", lambda one: one["error"] and one["error"]["code"] == "still")
         cameras[0].frozen = False
@@ -255,36 +255,33 @@ async def test_a_hundred_cameras_come_and_go_and_nothing_is_left(
             if number % 5 == 0:
                 await asyncio.sleep(0.05)
             assert (await live.ask("DELETE", "/guest")).status_code == 204
-        await until(lambda: Held.now().threads <= before.threads)
+        await until(lambda: Held.now().threads <= before.threads, "threads ended")
         cameras[2].stalled = False
-        await until(lambda: not (cameras[1].open_connections or cameras[2].open_connections))
-        await until(lambda: Held.now().descriptors <= before.descriptors + 2)
-        await until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
+        await until(lambda: not (cameras[1].open_connections or cameras[2].open_connections), "hung up")
+        await until(lambda: Held.now().descriptors <= before.descriptors + 2, "files closed")
+        await until(lambda: len(asyncio.all_tasks()) <= tasks + 2, "tasks ended")
         for _ in range(10):
             await live.ask("POST", "/stays/restart")
             await asyncio.sleep(0.02)
         stays = await live.until("stays", lambda one: one["state"] == "live")
         await live.until("stays", lambda one: one["frames"]["inferred"] > stays["frames"]["inferred"] + 5)
-        await until(lambda: Held.now().threads <= before.threads)
-    await until(lambda: Held.now().threads == 0)
+        await until(lambda: Held.now().threads <= before.threads, "threads ended")
+    await until(lambda: Held.now().threads == 0, "the last thread ended")
 
 
 async def test_challenges_and_cameras_are_answered_beside_each_other(
-    cameras: list[RtspCamera], web: tuple[str, Path], tmp_path: Path
+    cameras: list[RtspCamera], quick_triton: LocalTriton, web: tuple[str, Path], tmp_path: Path
 ) -> None:
     url, directory = web
-    make_video(directory / "beside.mp4", 100)
-    models = write_quick_models(tmp_path / "models", delay_s=0.01)
-    with LocalTriton(models, log=tmp_path / "triton.log") as triton:
-        triton.wait_ready()
-        async with watching(tmp_path, triton.grpc_url, allow_private_video_hosts=True, live_share=0.5) as live:
-            for name, camera in zip("abc", cameras, strict=True):
-                await live.add(name, camera.url)
-                await live.until(name, lambda one: one["frames"]["inferred"] > 3)
-            before = (await live.camera("a"))["frames"]["inferred"]
-            answer = await live.gateway.challenge(f"{url}/beside.mp4")
-            assert answer.status_code == 200 and len(answer.json()["frames"]) == 100
-            assert (await live.camera("a"))["frames"]["inferred"] > before
+    make_video(directory / "beside.mp4", 200)
+    async with watching(tmp_path, quick_triton.grpc_url, allow_private_video_hosts=True, frame_stride=1) as live:
+        for name, camera in zip("abc", cameras, strict=True):
+            await live.add(name, camera.url)
+            await live.until(name, lambda one: one["frames"]["inferred"] > 3)
+        before = (await live.camera("a"))["frames"]["inferred"]
+        answer = await live.gateway.challenge(f"{url}/beside.mp4")
+        assert answer.status_code == 200 and len(answer.json()["frames"]) == 200
+        await live.until("a", lambda one: one["frames"]["inferred"] > before)
 
 
 def test_attempts_are_further_and_further_apart_and_not_at_the_same_moment() -> None:
