@@ -137,7 +137,7 @@ async def browser(directory: Path) -> AsyncIterator[Page]:
             [chromium_binary(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdout=log,
             stderr=log,
-            preexec_fn=_never_realtime,
+            preexec_fn=_never_realtime,  # noqa: PLW1509
         )
     try:
         async with connect(await _devtools(profile, process), max_size=None) as connection:
