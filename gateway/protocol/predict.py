@@ -7,6 +7,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import ClientDisconnect
 
 from gateway.challenges import Challenges
 from gateway.errors import BadChallenge, BadRequest, GatewayError, StartupError, Unauthorized
@@ -25,6 +27,7 @@ from gateway.protocol.http import (
     CLIENT_CLOSED_REQUEST,
     ClientGone,
     count_answered,
+    discard_body,
     remember,
     stages_of,
     until_disconnect,
@@ -109,10 +112,11 @@ def predict_router(
                     response = await _of_frames(request, wanted.frames)
                 else:
                     response = await _of_video(request, wanted.url or "")
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             metrics.predictions.labels("client_gone").inc()
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Unauthorized as error:
+            await discard_body(request, limit)
             return refused(request, error, error.status)
         except GatewayError as error:
             return refused(request, error)
@@ -177,11 +181,15 @@ async def _body(request: Request, limit: int) -> bytearray:
     too_large = BadRequest(f"the body is larger than MAX_PREDICT_MB allows ({limit // 2**20} MiB); send fewer frames")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
+        await discard_body(request, limit)
         raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
+            body.clear()
+            with suppress(RuntimeError):  # that was all of it
+                await discard_body(request, limit)
             raise too_large
     return body
 

@@ -18,9 +18,9 @@ SIDES = ("x1", "y1", "x2", "y2")
 OBJECTS = ["balaclava", "hoodie", "glove", "bat"]
 
 
-@pytest.mark.parametrize("family", ["yolo11n", "yolo26n"])
+@pytest.mark.parametrize(("family", "suppression"), [("yolo11n", None), ("yolo26n", False)])
 def test_weights_of_an_elements_own_classes_answer_as_ultralytics_does_in_its_order(
-    family: str, tmp_path: Path
+    family: str, suppression: bool | None, tmp_path: Path
 ) -> None:
     source = checkpoint(family, tmp_path / "element.pt", names=NAMES)
     ids = package(source, tmp_path / "package", objects=OBJECTS, size=SIZE, confidence=0.6)
@@ -29,7 +29,7 @@ def test_weights_of_an_elements_own_classes_answer_as_ultralytics_does_in_its_or
     run = worked(tmp_path / "package", [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures], "cpu", 120)
     assert run.frames is not None, run.failure
     expected = []
-    for found in predicted(source, pictures, conf=0.6, iou=0.5, max_det=150):
+    for found in predicted(source, pictures, conf=0.6, iou=0.5, max_det=150, nms=suppression):
         boxes = [
             {**dict(zip(SIDES, box[:4], strict=True)), "cls_id": OBJECTS.index(NAMES[int(box[5])].lower())}
             for box in found.boxes.data.tolist()
