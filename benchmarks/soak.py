@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +100,7 @@ def reading(stack: LocalStack, temporary: Path) -> dict[str, float]:
         "RSS, MiB": status_mib(pid, "VmRSS"),
         "descriptors": len(links),
         "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
-        "regions": len(list(Path("/dev/shm").glob("touchline-slots-*"))),  # noqa: S108
+        "regions": len(set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text()))),  # noqa: S108
         "slots held": slots.value - free.value,
         "under way": under_way.value,
         "temporary files": sum(".mp4" in link and "deleted" in link for link in links)

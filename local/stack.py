@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,14 @@ class LocalGateway:
             return dict(httpx.get(f"http://127.0.0.1:{self.metrics_port}/health", timeout=2, trust_env=False).json())
         except (httpx.HTTPError, ValueError):
             return None
+
+    def listens(self) -> bool:
+        """Whether the public port takes connections: one that ends does so no more while it finishes its challenges."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
 
     def wait_ready(
         self, timeout_s: float = 120.0, waiting: Callable[[], None] = lambda: None, *, listening_is_enough: bool = False

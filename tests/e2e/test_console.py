@@ -115,7 +115,7 @@ async def test_it_stays_while_accepted_challenges_are_finished(quick_triton: Loc
                 while '<p class="big">1<small> of' not in (await operator.get("/console")).text:
                     await asyncio.sleep(0.05)
                 os.kill(gateway.pid or 0, signal.SIGINT)
-                while await asyncio.to_thread(gateway.health) is not None:
+                while await asyncio.to_thread(gateway.listens):
                     await asyncio.sleep(0.05)
                 assert (await operator.get("/console")).status_code == 200
                 assert not asking.done()

@@ -87,7 +87,7 @@ async def test_a_body_that_is_no_json(body: bytes, gateway: RunningGateway) -> N
         ({"challenge_id": "1", "video_url": "file:///etc/passwd"}, "video_url"),
         ({"challenge_id": "1", "video_url": 7}, "video_url"),
         ({"challenge_id": "1", "video_url": f"http://a/{'x' * 16_384}"}, "video_url"),
-        ({"challenge_id": "1", "video_url": "https:///b.mp4"}, "URL"),
+        ({"challenge_id": "1", "video_url": "https:///b.mp4"}, "the URL is not"),
         ({"challenge_id": "", "video_url": "http://a/b.mp4"}, "challenge_id"),
     ],
 )
@@ -128,10 +128,7 @@ async def test_the_public_port_tells_nothing_of_the_inside(gateway: RunningGatew
     assert error_of(wrong)[:2] == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "GET"
     inside = (await gateway.health()).json()
-    assert inside.pop("memory_gb") > 0 and "player 1" in inside.pop("model_loaded")
-    assert inside == {
-        "status": "healthy",
-        "cuda": "in Triton",
+    assert {name: inside[name] for name in ("ready", "reason", "models", "tritons", "nonces", "nodes")} == {
         "ready": True,
         "reason": "",
         "models": {"player": "1", "pitch": "1"},
