@@ -15,11 +15,14 @@ from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
 from gateway.doctor.finding import Finding
+from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
+from gateway.predictions import SLOTS, Predictions
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
@@ -38,6 +41,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
     `findings` are the doctor's, which the console shows.
     """
+    check_startable(settings)
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
@@ -64,11 +68,13 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
             slots = settings.concurrent_challenges * settings.slots_per_challenge
-            engine = app.state.engine = Engine(settings, metrics, slots=slots)
+            engine = app.state.engine = Engine(settings, metrics, slots=slots + settings.concurrent_predictions * SLOTS)
             pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
+            predictions = Predictions(settings, metrics, engine, client)
             if "soccer" in settings.protocol_names:
                 app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            _mount_predict(app, settings, predictions, challenges, history)
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:
@@ -92,14 +98,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 async with console.serving(view) if console else nullcontext():
                     yield
             finally:
-                for task in background:
-                    task.cancel()
-                for task in background:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                await _stop(background)
                 await challenges.close()
                 await engine.close()
                 pipeline.close()
+                predictions.close()
                 if redis is not None:
                     await redis.close()
 
@@ -108,6 +111,21 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     )
     add_error_answers(app, metrics, history)
     return app
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _mount_predict(
+    app: FastAPI, settings: Settings, predictions: Predictions, challenges: Challenges, history: History | None
+) -> None:
+    if "predict" in settings.protocol_names:
+        app.include_router(predict_router(settings, predictions, challenges, history=history))
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

@@ -66,6 +66,10 @@ class BadVideo(GatewayError):
     status, reason = 422, "bad_video"
 
 
+class BadPicture(GatewayError):
+    status, reason = 422, "bad_picture"
+
+
 class InferenceUnavailable(GatewayError):
     status, reason, retry_after_s = 503, "inference_unavailable", 5
 

@@ -59,6 +59,14 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.predictions = Counter(
+            "touchline_predictions", "Requests of POST /predict by outcome: answered, or why not.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prediction_seconds = Histogram(
+            "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,
@@ -140,6 +148,7 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for outcome in ("answered", "client_gone", *every_reason(GatewayError)):
             self.challenges.labels(outcome)
+            self.predictions.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
         for kind in ("planned", "actual"):

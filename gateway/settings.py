@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from touchline.contract import CLASS_NAMES
+
 FINNEY_NETUID = 44
 FASTEST_S = 2.0
 """What the fastest miners of the subnet take."""
@@ -148,6 +150,18 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
+    predict_token: SecretStr = Field(
+        SecretStr(""),
+        description="What callers of POST /predict send as `Authorization: Bearer`; only where HOST is this host's own "
+        "may it be empty.",
+    )
+    predict_objects: str = Field(
+        ",".join(CLASS_NAMES),
+        description="Classes that POST /predict answers, in the order of the element's objects: the first is cls_id 0.",
+    )
+    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
+    max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
+
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")
@@ -196,6 +210,15 @@ class Settings(BaseSettings):
         unknown = [name for name in names if name not in PROTOCOLS]
         if unknown or not names:
             raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no protocol; there are {', '.join(PROTOCOLS)}")
+        return ",".join(names)
+
+    @field_validator("predict_objects")
+    @classmethod
+    def _name_objects(cls, objects: str) -> str:
+        names = _names(objects.lower())
+        unknown = [name for name in names if name not in CLASS_NAMES]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no class; there are {', '.join(CLASS_NAMES)}")
         return ",".join(names)
 
     @field_validator("triton_urls")
@@ -272,6 +295,21 @@ class Settings(BaseSettings):
     @property
     def concurrent_challenges(self) -> int:
         return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
+
+    @property
+    def concurrent_predictions(self) -> int:
+        """Requests of pictures that are looked at at once; one is computed while the next is read and decoded."""
+        return self.concurrent_challenges if "predict" in self.protocol_names else 0
+
+    @property
+    def predict_object_names(self) -> tuple[str, ...]:
+        """PREDICT_OBJECTS, each once."""
+        return _names(self.predict_objects)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Only this host's own users reach the gateway."""
+        return is_loopback(self.host)
 
     @property
     def console_on_loopback(self) -> bool:

@@ -37,9 +37,12 @@ class Sightings:
     feet: Points
     """float64 [n, 2] in cm on the pitch, NaN where it is not known."""
     xyxy: Floats
+    scores: Floats
 
     def only(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> Sightings:
-        return Sightings(self.samples[chosen], self.ids[chosen], self.feet[chosen], self.xyxy[chosen])
+        return Sightings(
+            self.samples[chosen], self.ids[chosen], self.feet[chosen], self.xyxy[chosen], self.scores[chosen]
+        )
 
     def along_tracks(self) -> Sightings:
         """Ordered by track and, in a track, by frame."""
@@ -51,6 +54,7 @@ class Sightings:
             np.concatenate([self.ids, others.ids]),
             np.concatenate([self.feet, others.feet]),
             np.concatenate([self.xyxy, others.xyxy]),
+            np.concatenate([self.scores, others.scores]),
         )
 
 
@@ -72,6 +76,7 @@ def filled_tracks(
         numbers.astype(np.int32),
         seen.ids.astype(np.int32),
         classes[seen.ids].astype(np.int8),
+        seen.scores,
         seen.xyxy,
         lengths,
         seen.feet.astype(np.float32),
@@ -108,7 +113,7 @@ def beyond_the_edge(seen: Sightings, frames: Integers, motion: CameraMotion, fps
     gone = np.isfinite(place).all(axis=1) & ~inside.all(axis=1)
     corner = place - size * (0.5, 1.0)
     xyxy = np.concatenate([corner, corner + size], axis=1)[gone].astype(np.float32)
-    return Sightings(seen.samples[rows][gone] + step, seen.ids[rows][gone], feet[gone], xyxy)
+    return Sightings(seen.samples[rows][gone] + step, seen.ids[rows][gone], feet[gone], xyxy, seen.scores[rows][gone])
 
 
 def usual_shapes(numbers: Integers, ids: Integers, xyxy: Floats, sigma: float) -> Floats:

@@ -74,7 +74,7 @@ class Tracker:
         ids = self._believed(joined_up(chains, np.concatenate(self._ids)), samples, frames, scores)
         votes = np.zeros((ids.max(initial=0) + 1, len(CLASS_NAMES)), np.float32)
         np.add.at(votes, (ids, classes), scores)
-        known = Sightings(samples, ids, feet, xyxy).only(ids > 0)
+        known = Sightings(samples, ids, feet, xyxy, scores).only(ids > 0)
         return filled_tracks(known, frames, votes.argmax(axis=1), motion, self._fps)
 
     def _chains(self, frames: Integers, samples: Integers, seen: OnPitch) -> Integers:
@@ -106,11 +106,11 @@ class Tracker:
         named[shown] = np.argsort(np.argsort(first))[inverse] + 1
         return named
 
-    def _ball(self, inferred: Integers, keypoints: Keypoints) -> tuple[Integers, Floats, Integers]:
-        """Frame numbers and boxes of the ball, and how many frames each answers."""
+    def _ball(self, inferred: Integers, keypoints: Keypoints) -> tuple[Integers, Floats, Floats, Integers]:
+        """Frame numbers, boxes and scores of the ball, and how many frames each answers."""
         numbers = np.repeat(inferred, [len(found) for found in self._ball_candidates])
         if not len(numbers):
-            return numbers, np.empty((0, 4), np.float32), numbers
+            return numbers, np.empty((0, 4), np.float32), np.empty(0, np.float32), numbers
         xyxy = np.concatenate([found.xyxy for found in self._ball_candidates])
         scores = np.concatenate([found.scores for found in self._ball_candidates])
         blocks = (slice(first, first + _FRAMES_AT_ONCE) for first in range(0, len(numbers), _FRAMES_AT_ONCE))
@@ -127,4 +127,4 @@ class Tracker:
         )
         chosen = np.concatenate([np.empty(0, np.intp), *flights])
         lengths = np.concatenate([np.empty(0, np.int64), *(np.append(np.diff(numbers[each]), 1) for each in flights)])
-        return numbers[chosen], xyxy[chosen], lengths
+        return numbers[chosen], xyxy[chosen], scores[chosen], lengths

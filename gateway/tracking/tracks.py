@@ -27,11 +27,13 @@ class TrackRows:
     ids: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
     xyxy: npt.NDArray[np.float64]
+    scores: Floats
+    """float32: between the inferred frames, of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 49 bytes a row.
+    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 53 bytes a row.
 
     The boxes of the frames between are computed when they are asked for.
     """
@@ -39,6 +41,7 @@ class Tracks:
     frame_numbers: npt.NDArray[np.int32]
     ids: npt.NDArray[np.int32]
     classes: npt.NDArray[np.int8]
+    scores: Floats
     xyxy: Floats
     lengths: npt.NDArray[np.int32]
     """Frames that a row answers: its own, and those up to the next row where the track is filled in between."""
@@ -73,8 +76,13 @@ class Tracks:
         order = np.lexsort((self.ids[row], frames))
         if len(self.motion.times):
             order = order[self._in_sight(xyxy)[order]]
+        row = row[order]
         return TrackRows(
-            frames[order], self.ids[row][order].astype(np.int64), self.classes[row][order].astype(np.int64), xyxy[order]
+            frames[order],
+            self.ids[row].astype(np.int64),
+            self.classes[row].astype(np.int64),
+            xyxy[order],
+            self.scores[row],
         )
 
     def _between(
@@ -131,12 +139,16 @@ def bridge(
 
 def no_tracks(motion: CameraMotion, fps: float) -> Tracks:
     none, nowhere = np.empty(0, np.int32), np.empty((0, 2), np.float32)
-    boxes, shapes = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-    return Tracks(none, none, np.empty(0, np.int8), boxes, none, nowhere, nowhere, shapes, motion, fps)
+    boxes, numbers = np.empty((0, 4), np.float32), np.empty(0, np.float32)
+    return Tracks(none, none, np.empty(0, np.int8), numbers, boxes, none, nowhere, nowhere, numbers, motion, fps)
 
 
 def with_ball(
-    people: Tracks, frame_numbers: npt.NDArray[np.int64], xyxy: Floats, lengths: npt.NDArray[np.int64]
+    people: Tracks,
+    frame_numbers: npt.NDArray[np.int64],
+    xyxy: Floats,
+    scores: Floats,
+    lengths: npt.NDArray[np.int64],
 ) -> Tracks:
     """The people's tracks and the ball's, which is not on the pitch but above it: a line in the picture."""
     count = len(frame_numbers)
@@ -145,6 +157,7 @@ def with_ball(
         np.concatenate([frame_numbers.astype(np.int32), people.frame_numbers]),
         np.concatenate([np.full(count, BALL_ID, np.int32), people.ids]),
         np.concatenate([np.full(count, BALL, np.int8), people.classes]),
+        np.concatenate([scores, people.scores]),
         np.concatenate([xyxy, people.xyxy]),
         np.concatenate([lengths.astype(np.int32), people.lengths]),
         np.concatenate([nowhere, people.feet]),
