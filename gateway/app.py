@@ -21,8 +21,10 @@ from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.predictions import SLOTS, Predictions
+from gateway.predictor import predictor_of
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.predict import check_startable, predict_router
+from gateway.protocol.private import Gate, private_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
@@ -52,11 +54,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(Aim.of(settings).budget_s)
-    metrics.gpus.set(settings.gpu_count)
-    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
+    _tell_settings(metrics, settings)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
+    predictor = predictor_of(settings) if "private" in settings.protocol_names else None
+    gate = Gate(settings, metagraph, nonces, own_hotkey)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     history = console.history if console else None
 
@@ -69,18 +71,25 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
         ) as client:
             slots = settings.concurrent_challenges * settings.slots_per_challenge
             engine = app.state.engine = Engine(settings, metrics, slots=slots + settings.concurrent_predictions * SLOTS)
-            pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
+            pipeline = Pipeline(
+                settings,
+                metrics,
+                engine,
+                client=client,
+                nvdec=nvdec,
+                keep_stills=console is not None,
+                keep_shirts=predictor is not None,
+            )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             predictions = Predictions(settings, metrics, engine, client)
             if "soccer" in settings.protocol_names:
                 app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
             _mount_predict(app, settings, predictions, challenges, history)
+            if predictor is not None:
+                private = private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
+                app.include_router(private)
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
-            background = [asyncio.create_task(engine.watch_forever())]
-            if redis is not None:
-                background.append(asyncio.create_task(redis.watch_forever()))
-            if settings.refresh_nodes:
-                background.append(asyncio.create_task(metagraph.refresh_forever()))
+            background = _started(engine, redis, metagraph if settings.refresh_nodes else None)
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
@@ -113,6 +122,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     return app
 
 
+def _started(engine: Engine, redis: RedisNonces | None, metagraph: Metagraph | None) -> list[asyncio.Task[None]]:
+    background = [asyncio.create_task(engine.watch_forever())]
+    if redis is not None:
+        background.append(asyncio.create_task(redis.watch_forever()))
+    if metagraph is not None:
+        background.append(asyncio.create_task(metagraph.refresh_forever()))
+    return background
+
+
 async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
@@ -126,6 +144,12 @@ def _mount_predict(
 ) -> None:
     if "predict" in settings.protocol_names:
         app.include_router(predict_router(settings, predictions, challenges, history=history))
+
+
+def _tell_settings(metrics: Metrics, settings: Settings) -> None:
+    metrics.budget.set(Aim.of(settings).budget_s)
+    metrics.gpus.set(settings.gpu_count)
+    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

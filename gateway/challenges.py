@@ -9,8 +9,11 @@ from functools import partial
 from gateway.errors import Busy, InferenceUnavailable
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics
+from gateway.pace import Aim
 from gateway.pipeline import Answer, Pipeline
 from gateway.settings import Settings
+
+_Asked = tuple[str, Aim | None]
 
 
 @dataclass(slots=True)
@@ -30,7 +33,7 @@ class Challenges:
         self._pipeline = pipeline
         self._places = settings.concurrent_challenges
         self._keep_s = settings.answer_cache_s
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[_Asked, _Shared] = {}
         self.in_progress = 0
         metrics.limit.set(self._places)
         metrics.in_progress.set_function(lambda: float(self.in_progress))
@@ -40,16 +43,18 @@ class Challenges:
         """The next challenge would be taken."""
         return self._engine.ready and self.in_progress < self._places
 
-    async def answer(self, video_url: str) -> Answer:
-        """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
+    async def answer(self, video_url: str, aim: Aim | None = None) -> Answer:
+        """Answer a video, in the time that `aim` or else the settings say.
 
-        A video that is being answered, or was within ANSWER_CACHE_S, is not computed again.
+        Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises. A video that is being
+        answered, or was within ANSWER_CACHE_S, is not computed again.
         """
-        shared = self._shared.get(video_url)
+        asked = video_url, aim
+        shared = self._shared.get(asked)
         if shared is None:
             self._take_place()
-            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._pipeline.answer(video_url)))
-            shared.task.add_done_callback(partial(self._finished, video_url))
+            shared = self._shared[asked] = _Shared(asyncio.create_task(self._pipeline.answer(video_url, aim)))
+            shared.task.add_done_callback(partial(self._finished, asked))
         else:
             self._metrics.reused.inc()
         shared.waiting += 1
@@ -59,7 +64,7 @@ class Challenges:
             shared.waiting -= 1
             if not shared.waiting and not shared.task.done():
                 # Nobody is left to read it. The next one who asks starts anew.
-                del self._shared[video_url]
+                del self._shared[asked]
                 shared.task.cancel()
 
     async def close(self) -> None:
@@ -78,16 +83,16 @@ class Challenges:
             raise Busy(f"{self.in_progress} challenges are being worked on, MAX_CONCURRENT_CHALLENGES allows no more")
         self.in_progress += 1
 
-    def _finished(self, video_url: str, task: asyncio.Task[Answer]) -> None:
+    def _finished(self, asked: _Asked, task: asyncio.Task[Answer]) -> None:
         """Give the place back, forget a failed answer at once and a good one later."""
         self.in_progress -= 1
         failed = task.cancelled() or task.exception() is not None
         wait_s = 0.0 if failed else self._keep_s
 
         def forget() -> None:
-            shared = self._shared.get(video_url)
+            shared = self._shared.get(asked)
             if shared is not None and shared.task is task:
-                del self._shared[video_url]
+                del self._shared[asked]
 
         if wait_s:
             asyncio.get_running_loop().call_later(wait_s, forget)
