@@ -33,6 +33,8 @@ UNSURE: Final = 0.05
 """What a frame costs in which somebody is said to have a ball that is not seen, more than to say nothing."""
 _UNSEEN: Final = 6.0
 SMOOTH_S: Final = 0.08
+GAP_S: Final = 1.2
+"""A ball that is out of sight for no longer has gone straight on."""
 FLIGHT_CM: Final = 300.0
 """A ball that moved less between two people was not played."""
 CUT_OFF_CM_S: Final = 650.0
@@ -80,11 +82,12 @@ def everything(scene: Scene) -> list[Action]:
     """All that the rules see, in frame order."""
     if not len(scene.ball):
         return []
-    ball = smoothed(scene.ball, SMOOTH_S * scene.fps)
+    seen = smoothed(scene.ball, SMOOTH_S * scene.fps)
+    ball = smoothed(without_gaps(scene.ball, round(GAP_S * scene.fps)), SMOOTH_S * scene.fps)
     speed = velocity(ball, scene.fps)
     held = spells(scene, ball, speed)
     found: list[Action] = []
-    crossings = crossings_of(scene, ball, speed, held)
+    crossings = crossings_of(scene, seen, speed, held)
     dead: Crossing | None = None
     marks: list[Spell | Crossing] = sorted(
         [*held, *crossings], key=lambda mark: mark.frame if isinstance(mark, Crossing) else mark.first
@@ -104,6 +107,18 @@ def everything(scene: Scene) -> list[Action]:
             dead = None
         found.extend(_played(scene, ball, speed, mark, after))
     return sorted(found)
+
+
+def without_gaps(places: Points, longest: int) -> Points:
+    """float64 [frames, 2] with gaps of at most `longest` frames filled in on a line: a ball at somebody's feet is often
+    hidden by them, and comes to sight again where they are then."""
+    known = np.flatnonzero(np.isfinite(places).all(axis=1))
+    filled = places.copy()
+    for before, after in pairwise(known.tolist()):
+        if 1 < after - before <= longest + 1:
+            share = np.arange(1, after - before)[:, None] / (after - before)
+            filled[before + 1 : after] = (1 - share) * places[before] + share * places[after]
+    return filled
 
 
 def smoothed(places: Points, sigma: float) -> Points:
@@ -134,7 +149,9 @@ def spells(scene: Scene, ball: Points, speed: Points) -> list[Spell]:
     every change costs. Where the ball is not seen things stay as they are.
     """
     feet = smoothed(scene.feet, SMOOTH_S * scene.fps)
-    apart = smoothed(scene.apart, SMOOTH_S * scene.fps)
+    hidden = ~np.isfinite(scene.apart)
+    apart = np.where(hidden, np.linalg.norm(feet - ball[:, None], axis=2), scene.apart)
+    apart = smoothed(apart, SMOOTH_S * scene.fps)
     unlike = np.linalg.norm(velocity(feet, scene.fps) - speed[:, None], axis=2)
     cost = np.minimum(apart / NEAR_CM + unlike / WITH_CM_S, _UNSEEN)
     cost[~np.isfinite(cost)] = _UNSEEN
