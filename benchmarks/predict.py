@@ -53,7 +53,7 @@ def requests(video: Path, count: int) -> list[bytes]:
     with video.open("rb") as file, open_video(file) as container:
         decoded = itertools.islice(container.decode(video_stream(container)), 0, 10 * PICTURES, 10)
         pictures = [frame.to_ndarray(format="bgr24") for frame in decoded]
-    texts = [base64.b64encode(cv2.imencode(".png", picture)[1]).decode() for picture in pictures]
+    texts = [base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode() for picture in pictures]
     endless = itertools.cycle(texts)
     meta = {"version": 1, "batch_size": 64, "n_keypoints": 32}
     return [

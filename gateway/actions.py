@@ -21,7 +21,7 @@ from touchline.actions import (
     Action,
 )
 
-NEAR_CM: Final = 120.0
+NEAR_CM: Final = 160.0
 """So far from the feet the ball costs as much as ..."""
 WITH_CM_S: Final = 600.0
 """... moving so much faster than they do."""

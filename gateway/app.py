@@ -5,32 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
 
 from gateway.challenges import Challenges
-from gateway.console.overview import look
-from gateway.console.server import open_console
+from gateway.console.overview import Overview, look
+from gateway.console.server import Console, open_console
 from gateway.doctor.finding import Finding
+from gateway.errors import GatewayError, StartupError, UnknownCamera
 from gateway.history import History
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras, camera_places, cameras_of
+from gateway.live.config import CameraConfig
+from gateway.live.rounds import SLOTS as LIVE_SLOTS
+from gateway.live.routes import cameras_router
+from gateway.live.viewer_routes import viewer_router
+from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
-from gateway.predictions import SLOTS, Predictions
+from gateway.predictions import SLOTS as PREDICT_SLOTS
+from gateway.predictions import Predictions
 from gateway.predictor import predictor_of
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.private import Gate, private_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
+from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.subnet.nonces import NonceStore, nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -48,19 +59,16 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
-    redis_url = settings.nonce_redis_url.get_secret_value()
-    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
-    nonces = redis or MemoryNonces()
+    nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
-    _watch_registration(metrics, metagraph, own_hotkey)
     _tell_settings(metrics, settings)
-    metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
+    _watch_registration(metrics, metagraph, nonces, own_hotkey)
     _warn_of_no_effect(settings)
     predictor = predictor_of(settings) if "private" in settings.protocol_names else None
-    gate = Gate(settings, metagraph, nonces, own_hotkey)
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     history = console.history if console else None
+    configs = _cameras_at_start(settings, has_console=console is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,8 +77,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             allow_private=settings.allow_private_video_hosts,
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
-            slots = settings.concurrent_challenges * settings.slots_per_challenge
-            engine = app.state.engine = Engine(settings, metrics, slots=slots + settings.concurrent_predictions * SLOTS)
+            engine = app.state.engine = Engine(settings, metrics, slots=_slots(settings))
             pipeline = Pipeline(
                 settings,
                 metrics,
@@ -82,14 +89,22 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             predictions = Predictions(settings, metrics, engine, client)
+            admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
             if "soccer" in settings.protocol_names:
-                app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
-            _mount_predict(app, settings, predictions, challenges, history)
+                app.include_router(key_exchange_router(admission, keys))
+                app.include_router(soccer_router(challenges, admission, metrics, history=history))
+            if "predict" in settings.protocol_names:
+                app.include_router(predict_router(settings, predictions, challenges, history=history))
             if predictor is not None:
-                private = private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
-                app.include_router(private)
+                gate = Gate(settings, metagraph, nonces, own_hotkey)
+                app.include_router(
+                    private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
+                )
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
-            background = _started(engine, redis, metagraph if settings.refresh_nodes else None)
+            cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
+            lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
+            lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
+            background = [asyncio.create_task(one) for one in lasting]
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
@@ -104,7 +119,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with console.serving(view) if console else nullcontext():
+                async with _shown(console, view, cameras, settings, metrics):
                     yield
             finally:
                 await _stop(background)
@@ -112,8 +127,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 await engine.close()
                 pipeline.close()
                 predictions.close()
-                if redis is not None:
-                    await redis.close()
+                await nonces.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -122,13 +136,39 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     return app
 
 
-def _started(engine: Engine, redis: RedisNonces | None, metagraph: Metagraph | None) -> list[asyncio.Task[None]]:
-    background = [asyncio.create_task(engine.watch_forever())]
-    if redis is not None:
-        background.append(asyncio.create_task(redis.watch_forever()))
-    if metagraph is not None:
-        background.append(asyncio.create_task(metagraph.refresh_forever()))
-    return background
+def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:
+    """The cameras of CAMERAS_FILE. Raises StartupError."""
+    if not settings.live:
+        return []
+    if not has_console:
+        raise StartupError("LIVE=true wants the console's port, where cameras are seen: set CONSOLE_PORT")
+    camera_places(settings)
+    configs = cameras_of(settings.cameras_file)
+    most = settings.live_max_cameras
+    if len(configs) > most:
+        raise StartupError(f"CAMERAS_FILE has {len(configs)} cameras, LIVE_MAX_CAMERAS allows {most}")
+    return configs
+
+
+def _watch(
+    settings: Settings, metrics: Metrics, engine: Engine, challenges: Challenges, configs: Sequence[CameraConfig]
+) -> list[Cameras]:
+    """The cameras with the first ones added; none with LIVE=false. Raises StartupError."""
+    if not settings.live:
+        return []
+    cameras = Cameras(settings, metrics, engine, busy=lambda: challenges.in_progress > 0)
+    try:
+        for config in configs:
+            cameras.add(config)
+    except GatewayError as error:
+        raise StartupError(f"CAMERAS_FILE: {error}") from error
+    return [cameras]
+
+
+def _slots(settings: Settings) -> int:
+    """The sum of all shares that are ever held at once."""
+    slots = settings.concurrent_challenges * settings.slots_per_challenge
+    return slots + settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
 
 
 async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -139,21 +179,44 @@ async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
             await task
 
 
-def _mount_predict(
-    app: FastAPI, settings: Settings, predictions: Predictions, challenges: Challenges, history: History | None
-) -> None:
-    if "predict" in settings.protocol_names:
-        app.include_router(predict_router(settings, predictions, challenges, history=history))
-
-
 def _tell_settings(metrics: Metrics, settings: Settings) -> None:
+    """What the settings say that alerts compare with."""
     metrics.budget.set(Aim.of(settings).budget_s)
     metrics.gpus.set(settings.gpu_count)
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
 
 
-def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:
-    """What the metagraph says of this miner, read when it is scraped."""
+@asynccontextmanager
+async def _shown(
+    console: Console | None,
+    view: Callable[[History], Overview],
+    cameras: Sequence[Cameras],
+    settings: Settings,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """During the block the operator sees the console, and the cameras in it."""
+    if console is None:
+        yield
+        return
+    viewers = [
+        Viewers(settings, metrics, one.views, one.describe, on_shown=partial(_count_shown, one)) for one in cameras
+    ]
+    async with console.serving(view, [*map(cameras_router, cameras), *map(viewer_router, viewers)]):
+        try:
+            yield
+        finally:
+            for one in viewers:
+                await one.close()
+
+
+def _count_shown(cameras: Cameras, name: str) -> None:
+    with suppress(UnknownCamera):
+        cameras.get(name).shown += 1
+
+
+def _watch_registration(metrics: Metrics, metagraph: Metagraph, nonces: NonceStore, own_hotkey: str) -> None:
+    """What the metagraph says of this miner, and whether nonces are known, read when it is scraped."""
+    metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
     metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
     metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)

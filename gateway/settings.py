@@ -85,11 +85,11 @@ class Settings(BaseSettings):
         True, description="Read the nodes from the chain every 5 minutes; false: NODES_FILE only."
     )
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
-    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph; used nonces lie beside it.")
 
     nonce_redis_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: memory.",
+        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: a file.",
     )
 
     triton_urls: str = Field(
@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
+    queue_s: float = Field(
+        8.0, ge=0, description="Longest wait for a place when all are taken, the most stake first. 0: none waits."
+    )
     challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
@@ -178,6 +181,38 @@ class Settings(BaseSettings):
         50, ge=1, le=1000, description="Challenges the console keeps, about half a MB each."
     )
 
+    live: bool = Field(False, description="Watch cameras: pages, pictures and boxes at /live on the console's port.")
+    cameras_file: Path | None = Field(None, description="YAML file of the cameras at start; docs/live.md has one.")
+    live_allowed: str = Field(
+        "",
+        description="Networks and host names that cameras may be at, with commas between. Empty: all but this machine, "
+        "link-local and multicast addresses.",
+    )
+    live_files_dir: Path | None = Field(None, description="Folder whose files may be cameras. Empty: none.")
+    live_max_cameras: int = Field(16, ge=1, le=256, description="Cameras at once.")
+    live_viewers: int = Field(64, ge=1, le=4096, description="Viewers at once, WebSockets and MJPEG together.")
+    live_share: float = Field(
+        0.25, gt=0, le=0.9, description="Share of the engine that cameras may take while a challenge is answered."
+    )
+    live_transport: Literal["tcp", "udp"] = Field("tcp", description="How RTSP cameras send, if they do not say.")
+    live_timeout_s: float = Field(5.0, gt=0, le=60, description="A camera silent for so long is connected anew.")
+    live_stalled_s: float = Field(2.0, gt=0, le=60, description="A camera without a frame for so long is stalled.")
+    live_batch_wait_ms: float = Field(
+        20.0, ge=0, le=1000, description="Longest wait of a round for frames of further cameras."
+    )
+    live_max_age_s: float = Field(0.5, gt=0, le=60, description="Frames of cameras that are older are not inferred.")
+    live_still_s: float = Field(10.0, gt=0, description="A picture unchanged for so long is told as still.")
+    live_reconnect_still_s: float = Field(
+        0.0, ge=0, description="A camera whose picture is unchanged for so long is connected anew. 0: never."
+    )
+    batch_accumulation_size: int = Field(1, ge=1, le=32, description="Newest frames of one camera a round, at most.")
+    frame_skip: int = Field(1, ge=1, le=100, description="Every n-th frame of a camera is inferred, at most.")
+    frame_jpeg_quality: int = Field(75, ge=1, le=100, description="JPEG quality of pictures for viewers.")
+    stream_resize_factor: float = Field(
+        1.0, gt=0, le=1, description="Pictures for viewers are made so much smaller, before MAX_STREAM_WIDTH."
+    )
+    max_stream_width: int = Field(640, ge=16, le=8192, description="Pictures for viewers are at most so wide.")
+
     @field_validator("*", mode="before")
     @classmethod
     def _as_people_write(cls, value: Any, info: ValidationInfo) -> Any:
@@ -199,10 +234,10 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file")
+    @field_validator("wallet_path", "nodes_file", "cameras_file", "live_files_dir")
     @classmethod
-    def _expand_home(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path else None
 
     @field_validator("gpus")
     @classmethod

@@ -63,7 +63,7 @@ def package(
     for name in (MINER_FILE, "chute_config.yml"):
         shutil.copyfile(_HERE / name, out / name)
     (out / NAMES_FILE).write_text("".join(f"{name}\n" for name in objects or names))
-    return [f"{cls_id}: {name}" for name, cls_id in zip(names, order, strict=True) if cls_id != IGNORED]
+    return [f"{cls_id}: {name}" for cls_id, name in enumerate(objects or names)]
 
 
 def names_in(model: ModelProto, objects: Sequence[str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""A packaged miner as an audit runs it: `python -m export.chute.worker FOLDER PICTURES.npz ENGINE`.
+"""A packaged miner as an audit runs it: `python -m export.chute.worker FOLDER PICTURES.npz ENGINE CALLS`.
 
 A process of its own under the audit's limits, without a network and without imports from the folder. Writes a line of
-JSON after the start and one after each call. ENGINE is what runs the network: cpu, openvino, cuda, or half, which is a
-CPU that computes as a GPU would.
+JSON after the start and one after each call: first one of all pictures, then CALLS of one picture. ENGINE is what runs
+the network: cpu, openvino, cuda, or half, which is a CPU that computes as a GPU would.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ ADDRESS_SPACE: Final = 8 * 2**30
 OPEN_FILES: Final = 128
 PROCESSES: Final = 16
 N_KEYPOINTS: Final = 32
-MEASURED: Final = 30
-"""Calls of one picture at least."""
 _PROJECT: Final = Path(__file__).parents[2]
 _DENIED: Final = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind", "socket.sendto")
 
 
-def main(folder: Path, pictures: Path, engine: str) -> None:
+def main(folder: Path, pictures: Path, engine: str, calls: int) -> None:
     with np.load(pictures) as stored:
         images = [stored[name] for name in stored.files]
     limit()
@@ -43,7 +41,7 @@ def main(folder: Path, pictures: Path, engine: str) -> None:
     begun = time.perf_counter()
     rows = answer(miner, images)
     tell({"all_s": time.perf_counter() - begun, "frames": rows, "threads": threads(), "peak_gib": peak_gib()})
-    for number in range(max(MEASURED, len(images)) if engine == "cpu" else 0):
+    for number in range(calls):
         begun = time.perf_counter()
         answer(miner, [images[number % len(images)]])
         tell({"one_s": time.perf_counter() - begun})
@@ -151,7 +149,10 @@ def rounded(path: str, options: Any) -> tuple[bytes, Any]:
 
     network = onnx.load(path)
     if not is_quantized(network):
-        return bytes(half_emulated(half_computed(network)).SerializeToString()), options
+        as_half = half_emulated(half_computed(network))
+        del as_half.metadata_props[:]
+        as_half.metadata_props.extend(network.metadata_props)
+        return bytes(as_half.SerializeToString()), options
     options = options or onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return bytes(network.SerializeToString()), options
@@ -173,4 +174,4 @@ def tell(said: dict[str, Any]) -> None:
 if __name__ == "__main__":
     _OUT = os.dup(1)
     os.dup2(2, 1)  # what a miner prints is none of ours
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -36,6 +36,8 @@ from touchline.contract import CLASS_NAMES
 MOST_PICTURES: Final = 256
 FRAMES_A_PIECE: Final = 250
 """So many frames of a video's answer are in memory at once."""
+MOST_VALUES: Final = 100_000
+"""Of a body: each costs many times its bytes in memory, and pictures are few."""
 LONGEST_URL: Final = 16 * 1024
 _UNKNOWN: Final = "the gateway failed; its log says why"
 
@@ -186,6 +188,8 @@ async def _body(request: Request, limit: int) -> bytearray:
 
 def read_input(body: bytearray) -> PredictInput:
     """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no request. Empties `body`."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:  # base64 has none of these
+        raise BadRequest(f"the body has more than {MOST_VALUES} values; send frames and a small meta")
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:

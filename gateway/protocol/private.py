@@ -90,6 +90,11 @@ class Gate:
         await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
         return f"signed as {form} in {names}"
 
+    def stake_of(self, request: Request) -> float:
+        """By which requests that wait for a place are ordered; 0 for who may be anybody."""
+        node = self.metagraph.find(_asker(request)) if self.settings.verify_enabled else None
+        return node.stake if node else 0.0
+
 
 def private_router(
     gate: Gate,
@@ -123,7 +128,7 @@ def private_router(
         _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
         try:
             async with asyncio.timeout(LIMIT_S):
-                answer, actions = await until_disconnect(request, _told(video_of(wanted)))
+                answer, actions = await until_disconnect(request, _told(video_of(wanted), gate.stake_of(request)))
         except ClientGone:
             metrics.challenges.labels("client_gone").inc()
             remember(history, request, "client_gone", "the caller hung up before the answer was ready")
@@ -139,8 +144,8 @@ def private_router(
         content = actions_json(wanted.challenge_id, actions, time.perf_counter() - started)
         return Response(content, media_type="application/json")
 
-    async def _told(video_url: str) -> tuple[Answer, list[Action]]:
-        answer = await challenges.answer(video_url, aim)
+    async def _told(video_url: str, stake: float) -> tuple[Answer, list[Action]]:
+        answer = await challenges.answer(video_url, stake, aim)
         colours = answer.shirts.seen if answer.shirts is not None else {}
         scene = await asyncio.to_thread(scene_of, answer.tracks, answer.keypoints, colours, answer.frame_count)
         return answer, await predictor(scene)

@@ -103,14 +103,14 @@ class KeypointTracker:
         times, points = np.array(self._times, np.float64), np.array(self._points).reshape(-1, KEYPOINT_COUNT, 2)
         seen = np.any(points != 0, axis=2)
         if not len(times):
-            return Keypoints(times, points, points, seen, seen, size, camera_motion(times, [], size))
+            return Keypoints(times, points, points, seen, seen, size, camera_motion(times, [], np.zeros(0, bool), size))
         ground = self._ground()
         found = [self._homography(ground, index) for index in range(len(times))]
-        steady = turning_camera(points, seen, GROUNDS[ground], found, size)
+        better, steady = turning_camera(points, seen, GROUNDS[ground], found, size)
         projected = _without_outliers(points, seen, GROUNDS[ground], found)
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
-        motion = camera_motion(times, steady, size)
+        motion = camera_motion(times, better, steady, size)
         return Keypoints(times, points, _slopes(times, points, known), known, shown, size, motion, GROUNDS[ground])
 
     def _ground(self) -> int:

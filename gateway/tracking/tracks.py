@@ -15,6 +15,8 @@ BALL_ID = 0
 """The ball is one object; persons are numbered from 1."""
 MIN_SIGHT = 0.4
 """Share of a box that has to be in the picture."""
+LINE_S = 0.1
+"""Between inferred frames that are no further apart a box moves on a line, and no estimate tells more."""
 SWING_S = 0.12
 """Seconds in which a box forgets how wide it was."""
 
@@ -58,7 +60,7 @@ class Tracks:
         """Boxes of the frames `first` to `stop` - 1: tracked ones as they are.
 
         Those between move on the pitch, on a cubic through the places and speeds of their feet, and keep their size in
-        the picture; where the pitch is not known they are on a line in the picture.
+        the picture; where the pitch is not known, or for a very short time, they are on a line in the picture.
         """
         own = self.frame_numbers
         touched = np.flatnonzero((own < stop) & (own + self.lengths > first))
@@ -70,7 +72,8 @@ class Tracks:
         start = self.xyxy[row].astype(np.float64)
         speed = (self.xyxy[following] - start) / np.maximum(own[following] - own[row], 1)[:, None]
         xyxy = start + speed * (frames - own[row])[:, None]
-        between = np.flatnonzero((frames > own[row]) & (self.ids[row] != BALL_ID))
+        long = self.lengths[row] > LINE_S * self.fps
+        between = np.flatnonzero(long & (frames > own[row]) & (self.ids[row] != BALL_ID))
         if len(between):
             xyxy[between] = self._between(xyxy[between], row[between], following[between], frames[between])
         order = np.lexsort((self.ids[row], frames))

@@ -20,7 +20,7 @@ _KINDS: Final = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageF
 
 
 def decoded(data: bytes) -> Frame:
-    """A PNG or JPEG as uint8 [H, W, 3] BGR, upright as its EXIF says.
+    """A PNG or JPEG as uint8 [H, W, 3] RGB, upright as its EXIF says.
 
     Raises BadPicture for anything else, and for more than MOST_PIXELS before there is memory for one of them.
     """
@@ -28,7 +28,7 @@ def decoded(data: bytes) -> Frame:
     if width * height > MOST_PIXELS:
         raise BadPicture(f"is {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million; send it smaller")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise BadPicture(f"cannot be decoded ({error.err}); send it as PNG or JPEG") from error
     if picture is None:
@@ -63,12 +63,12 @@ def from_base64(text: str) -> bytes:
 
 
 def place(picture: Frame, target: Frame) -> Letterbox:
-    """Scale BGR uint8 [h, w, 3] into `target`, RGB uint8 [H, W, 3], grey around it; how it lies there."""
+    """Scale RGB uint8 [h, w, 3] into `target`, uint8 [H, W, 3], grey around it; how it lies there."""
     (height, width), (input_height, input_width) = picture.shape[:2], target.shape[:2]
     letterbox = Letterbox(width, height, input_width, input_height)
     content = letterbox.content_of(target)
     size = letterbox.content_size
     # Bilinear takes two pixels of a line: of a much larger picture it would leave the others out.
     interpolation = cv2.INTER_AREA if width > 2 * size[0] else cv2.INTER_LINEAR
-    cv2.cvtColor(cv2.resize(picture, size, interpolation=interpolation), cv2.COLOR_BGR2RGB, content)
+    cv2.resize(picture, size, content, interpolation=interpolation)
     return letterbox

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def scene(frames: int = 10) -> Scene:
     return Scene(25.0, (12000.0, 7000.0), feet, ball, apart, np.array([0, 1]), np.array([False, True]))
 
 
-def settings(predictor: str, **values: object) -> Settings:
+def settings(predictor: str, **values: Any) -> Settings:
     return Settings(_env_file=None, actions_predictor=predictor, **values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -52,7 +53,7 @@ def test_what_is_no_choice_is_refused(name: str, value: str, monkeypatch: pytest
 
 
 def test_mps_is_the_cpu_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    own = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
+    own: dict[str, Any] = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
     settings = Settings(_env_file=None, device="mps", console_port=0, **own)
     assert not settings.on_gpu
     with caplog.at_level(logging.WARNING):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def test_what_is_no_challenge_of_football_is_told_by_name(asked: bytes, named: s
 
 
 def test_speed_earns_nothing_here() -> None:
-    def aim(**values: object) -> tuple[float, bool]:
+    def aim(**values: Any) -> tuple[float, bool]:
         made = private_aim(Settings(_env_file=None, device="cpu", **values))
         return made.budget_s, made.by_score
 
