@@ -59,8 +59,8 @@ def test_the_files_hold_the_frames_and_their_truth(demo_clip: ClipPaths) -> None
                 break
 
 
-def test_what_happens_lies_beside_the_clip(made: tuple[ClipPaths, list[tuple[int, int]]]) -> None:
-    assert tuple(load_actions(made[0].actions)) == Match().play.actions
+def test_what_happens_lies_beside_the_clip(demo_clip: ClipPaths) -> None:
+    assert tuple(load_actions(demo_clip.actions)) == Match().play.actions
 
 
 def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
@@ -73,7 +73,8 @@ def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
 
 
 def small(**changes: Any) -> Match:
-    return Match(**{"seed": 3, "frames": 4, "width": 320, "height": 180, **changes})
+    given: dict[str, Any] = {"seed": 3, "frames": 4, "width": 320, "height": 180, **changes}
+    return Match(**given)
 
 
 def test_a_clip_is_made_once(tmp_path: Path) -> None:
