@@ -18,6 +18,8 @@ from touchline.homography import project
 NO_TEAM: Final = -1
 LEAST_APART: Final = 12.0
 """CIE Lab units between the shirts of two teams; closer colours are one."""
+THIRD_COLOUR: Final = 0.45
+"""Share of what lies between the teams' colours: further off from both is another one."""
 LEAST_PLAYERS: Final = 3
 """Of each team, before anybody is said to be of one."""
 HANDS_CM: Final = 60.0
@@ -126,8 +128,8 @@ def shirts_by_id(tracks: Tracks, colours: Colours, ids: npt.NDArray[np.integer])
 def teams_by_shirt(shirts: Floats, players: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """0 or 1 by the colour of the shirt, float32 [n, 3] in CIE Lab, of those who are `players`, else NO_TEAM.
 
-    Two means (Lloyd 1982), begun with the two shirts that differ most; light and shade count half. Who is further from
-    both than they are from each other is of neither.
+    Two medians (as Lloyd 1982), begun with the two shirts that differ most; light and shade count half. Who wears a
+    third colour, light and shade included, is of neither: an official that the model took for a player, or a keeper.
     """
     teams = np.full(len(shirts), NO_TEAM, np.int64)
     told = np.flatnonzero(players & np.isfinite(shirts).all(axis=1))
@@ -142,10 +144,12 @@ def teams_by_shirt(shirts: Floats, players: npt.NDArray[np.bool_]) -> npt.NDArra
         if len(np.unique(nearest)) < 2:
             return teams
         centres = np.array([np.median(colours[nearest == team], axis=0) for team in (0, 1)])
-    between = float(np.linalg.norm(centres[0] - centres[1]))
+    usual = np.array([np.median(shirts[told][nearest == team], axis=0) for team in (0, 1)])
+    between = float(np.linalg.norm(usual[0] - usual[1]))
+    off = np.linalg.norm(shirts[told] - usual[nearest], axis=1)
     if between < LEAST_APART or min(np.bincount(nearest, minlength=2)) < LEAST_PLAYERS:
         return teams
-    teams[told] = np.where(distances.min(axis=1) <= between, nearest, NO_TEAM)
+    teams[told] = np.where(off <= THIRD_COLOUR * between, nearest, NO_TEAM)
     return teams
 
 
