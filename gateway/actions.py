@@ -39,6 +39,8 @@ FLIGHT_CM: Final = 300.0
 """A ball that moved less between two people was not played."""
 CUT_OFF_CM_S: Final = 650.0
 """A ball that comes faster to a rival was meant for somebody else; a slower one was nobody's."""
+LONGEST_PASS_S: Final = 4.0
+"""Between two who were seen with the ball: later somebody else had it meanwhile."""
 SHOT_CM_S: Final = 1250.0
 SHOT_CM: Final = 3700.0
 GOAL_CM: Final = 732.0
@@ -264,14 +266,16 @@ def _played(scene: Scene, ball: Points, speed: Points, mark: Spell, after: Spell
         return []
     if not isinstance(after, Spell):
         return [kicked]
+    away_s = (after.first - mark.last) / scene.fps
     team, other = scene.teams[mark.person], scene.teams[after.person]
     if team == other:
-        return [kicked, Action(after.first, PASS_RECEIVED)]
+        return [kicked, Action(after.first, PASS_RECEIVED)] if away_s < LONGEST_PASS_S else [kicked]
     if kicked.label == SHOT:
         return [kicked, Action(after.first, SAVE)]
     if scene.keepers[after.person]:
         return [kicked]
-    return [kicked, *_won(scene, speed, mark, after)]
+    won = _won(scene, speed, mark, after)
+    return [kicked, *(action for action in won if action.label == RECOVERY or away_s < LONGEST_PASS_S)]
 
 
 def _won(scene: Scene, speed: Points, mark: Spell, after: Spell) -> list[Action]:
