@@ -97,6 +97,10 @@ def test_a_ball_in_the_air_is_not_out_because_its_picture_is() -> None:
     assert told(made((HOME, 0), (MATE, 35))) == told(_through_the_air())
 
 
+def test_labels_that_do_not_pay_are_seen_and_not_answered() -> None:
+    assert [action.label for action in spotted(made((HOME, 0), (RIVAL, 25)))] == ["pass"]
+
+
 def _through_the_air() -> Scene:
     scene = made((HOME, 0), (MATE, 35))
     ball = scene.ball.copy()
@@ -119,7 +123,9 @@ def test_a_match_that_is_seen_without_error() -> None:
     scores = []
     for seed in (31, 32):
         match = Match(seed=seed, lively=True)
-        scores.append(score_actions(spotted(seen_truly(match, np.random.default_rng(seed))), match.play.actions).score)
+        scores.append(
+            score_actions(everything(seen_truly(match, np.random.default_rng(seed))), match.play.actions).score
+        )
     assert np.mean(scores) > 0.5
 
 
