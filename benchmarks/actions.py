@@ -35,8 +35,8 @@ from touchline.actions import LabelCount, score_actions
 from touchline.contract import DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL, PLAYER_MODEL, Letterbox
 
 TEST_SEEDS = tuple(range(200, 210))
-"""The rules were made on seeds 0 to 19, seen with noise, and on recordings of 100 and 101; which labels are answered was
-decided on these."""
+"""The rules were made on seeds 0 to 19, seen with noise, and on recordings of 100 and 101; which labels are answered
+was decided on these."""
 CONFIDENCE, KEYPOINT_CONFIDENCE, LOW_SCORE, BATCH = 0.35, 0.5, 0.1, 4
 
 

@@ -97,6 +97,15 @@ def test_a_ball_in_the_air_is_not_out_because_its_picture_is() -> None:
     assert told(made((HOME, 0), (MATE, 35))) == told(_through_the_air())
 
 
+def test_a_ball_that_is_played_at_the_goal_and_gets_out_of_sight_there_was_a_shot() -> None:
+    scene = made((HOME, 0), ([11800.0, 3400.0], 40), (RIVAL, 60))
+    hidden = scene.ball.copy()
+    hidden[53:120] = np.nan
+    apart = np.where(np.isfinite(hidden[:, :1]), scene.apart, np.nan)
+    assert "shot" in told(replace(scene, ball=hidden, apart=apart))
+    assert "shot" not in told(made((HOME, 0), ([10200.0, 3400.0], 40), (RIVAL, 60)))
+
+
 def test_labels_that_do_not_pay_are_seen_and_not_answered() -> None:
     assert [action.label for action in spotted(made((HOME, 0), (RIVAL, 25)))] == ["pass"]
 
