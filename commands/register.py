@@ -28,17 +28,30 @@ class RegisterError(CommandError):
     """A CommandError of this command's."""
 
 
-def run_register(console: Console, settings: Settings, *, ip: str | None, max_cost: float | None, yes: bool) -> None:
-    """Print the standing of the hotkey and what --yes does; with `yes` do it. Raises RegisterError."""
+def run_register(
+    console: Console,
+    settings: Settings,
+    *,
+    ip: str | None,
+    max_cost: float | None,
+    yes: bool,
+    element: str | None = None,
+    image: str | None = None,
+) -> None:
+    """Print the standing of the hotkey and what --yes does; with `yes` do it. Raises RegisterError.
+
+    `element` and `image` are what the private track wants committed; both or none.
+    """
     import bittensor  # noqa: PLC0415  slow to import
 
     try:
         hotkey = load_hotkey(settings.hotkey_file).ss58_address
     except StartupError as error:
         raise RegisterError(str(error)) from error
+    record = _record(element, image, hotkey)
     wallet = bittensor.Wallet(settings.wallet_name, settings.hotkey_name, str(settings.wallet_path))
     try:
-        asyncio.run(_register(console, settings, wallet, hotkey, ip=ip, max_cost=max_cost, yes=yes))
+        asyncio.run(_register(console, settings, wallet, hotkey, ip=ip, max_cost=max_cost, yes=yes, record=record))
     except StartupError as error:
         raise RegisterError(str(error)) from error
     except bittensor.ChainError as error:
@@ -70,8 +83,26 @@ def choose_endpoint(ip: str | None, announced: Endpoint | None, port: int, *, pr
     return Endpoint(address, port)
 
 
-def steps(standing: Standing, netuid: int, hotkey: str, endpoint: Endpoint | None) -> list[Intent]:
-    """What is left to do, in order: registering when the hotkey is not, announcing when the address is another."""
+def _record(element: str | None, image: str | None, hotkey: str) -> str | None:
+    if element is None and image is None:
+        return None
+    if element is None or image is None:
+        raise RegisterError("the private track wants both committed: --element OWNER/NAME and --image NAME:TAG@DIGEST")
+    from gateway.subnet.commitment import commitment_record  # noqa: PLC0415  slow to import
+
+    try:
+        return commitment_record(element, image, hotkey)
+    except ValueError as error:
+        raise RegisterError(str(error)) from error
+
+
+def steps(
+    standing: Standing, netuid: int, hotkey: str, endpoint: Endpoint | None, record: str | None = None
+) -> list[Intent]:
+    """What is left to do, in order: registering when the hotkey is not, announcing when the address is another.
+
+    `record` is what is committed then; whether the chain has it already is sealed.
+    """
     from bittensor import BurnedRegister, ServeAxon  # noqa: PLC0415
 
     wanted: list[Intent] = []
@@ -80,6 +111,10 @@ def steps(standing: Standing, netuid: int, hotkey: str, endpoint: Endpoint | Non
     if endpoint is not None and endpoint != standing.announced:
         # Protocol and version stay the SDK's: 4 and 1, as other miners of this protocol announce.
         wanted.append(ServeAxon(netuid=netuid, ip=str(endpoint.ip), port=endpoint.port))
+    if record is not None:
+        from gateway.subnet.commitment import Commit  # noqa: PLC0415
+
+        wanted.append(Commit(netuid=netuid, record=record))
     return wanted
 
 
@@ -114,6 +149,7 @@ async def _register(
     ip: str | None,
     max_cost: float | None,
     yes: bool,
+    record: str | None,
 ) -> None:
     coldkey = wallet.coldkeypub.ss58_address if wallet.coldkeypub_file.is_readable() else None
     with spinner(aside, "asking the chain"):
@@ -132,7 +168,7 @@ async def _register(
         except RegisterError as error:
             in_the_way.append(str(error))
         console.print(standing_table(settings, hotkey, standing))
-        wanted = steps(standing, settings.netuid, hotkey, endpoint)
+        wanted = steps(standing, settings.netuid, hotkey, endpoint, record)
         refused = "\n".join(in_the_way)
         if yes and refused:
             raise RegisterError(refused)
@@ -190,7 +226,13 @@ def command(
         str | None, typer.Option(help="This host's public IPv4 address. Default: the one that is announced now.")
     ] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="TAO that registering may cost at most.")] = None,
+    element: Annotated[
+        str | None, typer.Option(help="Private track: the element's id to commit, as its manifest has it.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Private track: the image to commit, REGISTRY/NAME:TAG@sha256:DIGEST.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
 ) -> None:
     """Register the hotkey with the subnet and announce this miner's address. Settings as for `serve`."""
-    run_register(screen, read_settings(), ip=ip, max_cost=max_cost, yes=yes)
+    run_register(screen, read_settings(), ip=ip, max_cost=max_cost, yes=yes, element=element, image=image)

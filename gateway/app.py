@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -30,11 +30,13 @@ from gateway.pace import Aim
 from gateway.pipeline import Pipeline
 from gateway.predictions import SLOTS as PREDICT_SLOTS
 from gateway.predictions import Predictions
+from gateway.predictor import predictor_of
 from gateway.protocol.admission import Admission
 from gateway.protocol.edge import Edge
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.key_exchange import key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
+from gateway.protocol.private import Gate, private_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
@@ -56,14 +58,13 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     """
     check_startable(settings)
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
-    for name, value in settings.cuda_environment.items():
-        os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
-    nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
+    nvdec = _uses_nvdec(settings)
     nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
     _tell_settings(metrics, settings)
     _watch_registration(metrics, metagraph, nonces, own_hotkey)
+    predictor = predictor_of(settings) if "private" in settings.protocol_names else None
     console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
     metrics_port = listen(settings)
     history = console.history if console else None
@@ -76,10 +77,16 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             allow_private=settings.allow_private_video_hosts,
             proxy=settings.video_proxy.get_secret_value(),
         ) as client:
-            slots = settings.concurrent_challenges * settings.slots_per_challenge
-            slots += settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
-            engine = app.state.engine = Engine(settings, metrics, slots=slots)
-            pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
+            engine = app.state.engine = Engine(settings, metrics, slots=_slots(settings))
+            pipeline = Pipeline(
+                settings,
+                metrics,
+                engine,
+                client=client,
+                nvdec=nvdec,
+                keep_stills=console is not None,
+                keep_shirts=predictor is not None,
+            )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             predictions = Predictions(settings, metrics, engine, client)
             admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
@@ -88,6 +95,11 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 app.include_router(soccer_router(challenges, admission, metrics, history=history))
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
+            if predictor is not None:
+                gate = Gate(settings, metagraph, nonces, own_hotkey)
+                app.include_router(
+                    private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
+                )
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
             as_contract = "predict" in settings.protocol_names
             app.include_router(status_router(engine, challenges, nonces, as_contract=as_contract))
@@ -96,7 +108,6 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             )
             lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
             lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
-            background = [asyncio.create_task(one) for one in lasting]
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
@@ -110,16 +121,13 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 hotkey=own_hotkey,
                 findings=findings,
             )
-            try:
-                async with _shown(console, view, cameras, settings, metrics), serving(operators, metrics_port):
-                    yield
-            finally:
-                await _stop(background)
-                await challenges.close()
-                await engine.close()
-                pipeline.close()
-                predictions.close()
-                await nonces.close()
+            ends = (challenges.close, engine.close, pipeline.close, predictions.close, nonces.close)
+            async with (
+                _background(lasting, ends),
+                _shown(console, view, cameras, settings, metrics),
+                serving(operators, metrics_port),
+            ):
+                yield
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -127,6 +135,12 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     app.add_middleware(Edge)
     add_error_answers(app, metrics, history)
     return app
+
+
+def _uses_nvdec(settings: Settings) -> bool:
+    for name, value in settings.cuda_environment.items():
+        os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
+    return choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
 
 
 def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:
@@ -158,12 +172,30 @@ def _watch(
     return [cameras]
 
 
-async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
+def _slots(settings: Settings) -> int:
+    """The sum of all shares that are ever held at once."""
+    slots = settings.concurrent_challenges * settings.slots_per_challenge
+    return slots + settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
+
+
+@asynccontextmanager
+async def _background(
+    lasting: Sequence[Coroutine[None, None, None]], ends: Sequence[Callable[[], Awaitable[None] | None]]
+) -> AsyncIterator[None]:
+    """Run what lasts during the block; after it, end it, and then all that was opened, in this order."""
+    tasks = [asyncio.create_task(one) for one in lasting]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        for end in ends:
+            ending = end()
+            if ending is not None:
+                await ending
 
 
 def _tell_settings(metrics: Metrics, settings: Settings) -> None:

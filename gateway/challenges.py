@@ -14,6 +14,8 @@ from gateway.pipeline import Answer, Pipeline
 from gateway.places import Places, Turn
 from gateway.settings import Settings
 
+_Asked = tuple[str, Aim | None]
+
 
 @dataclass(slots=True)
 class _Shared:
@@ -33,7 +35,7 @@ class Challenges:
         self._pipeline = pipeline
         self._places = Places(settings.concurrent_challenges, settings.queue_s, Aim.of(settings).budget_s)
         self._keep_s = settings.answer_cache_s
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[_Asked, _Shared] = {}
         metrics.limit.set(self._places.count)
         metrics.queued.set_function(lambda: float(self._places.queued))
         metrics.in_progress.set_function(lambda: float(self.in_progress))
@@ -47,21 +49,24 @@ class Challenges:
         """The next challenge would be worked on at once."""
         return self._engine.ready and self._places.free
 
-    async def answer(self, video_url: str, stake: float = 0.0) -> Answer:
-        """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
+    async def answer(self, video_url: str, stake: float = 0.0, aim: Aim | None = None) -> Answer:
+        """Answer a video, in the time that `aim` or else the settings say.
+
+        Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
 
         Where no place is free, it waits for one up to QUEUE_S; the most `stake` goes first.
 
         A video that is being answered, or was within ANSWER_CACHE_S, is not computed again.
         """
-        shared = self._shared.get(video_url)
+        asked = video_url, aim
+        shared = self._shared.get(asked)
         if shared is None:
             if not self._engine.ready:
                 raise InferenceUnavailable(self._engine.why_not_ready)
             turn = self._places.enter(stake)
-            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._work(video_url, turn)), turn)
+            shared = self._shared[asked] = _Shared(asyncio.create_task(self._work(video_url, turn, aim)), turn)
             # Not in a finally inside the task: one that is cancelled before its first step never gets there.
-            shared.task.add_done_callback(partial(self._finished, video_url, turn))
+            shared.task.add_done_callback(partial(self._finished, asked, turn))
         else:
             self._metrics.reused.inc()
             shared.turn.stake = max(shared.turn.stake, stake)
@@ -72,7 +77,7 @@ class Challenges:
             shared.waiting -= 1
             if not shared.waiting and not shared.task.done():
                 # Nobody is left to read it. The next one who asks starts anew.
-                del self._shared[video_url]
+                del self._shared[asked]
                 shared.task.cancel()
 
     async def close(self) -> None:
@@ -83,21 +88,21 @@ class Challenges:
         if under_way:
             await asyncio.wait(under_way)
 
-    async def _work(self, video_url: str, turn: Turn) -> Answer:
+    async def _work(self, video_url: str, turn: Turn, aim: Aim | None) -> Answer:
         waited_s = await turn.wait()
         self._metrics.queue_seconds.observe(waited_s)
-        return await self._pipeline.answer(video_url, waited_s)
+        return await self._pipeline.answer(video_url, waited_s, aim)
 
-    def _finished(self, video_url: str, turn: Turn, task: asyncio.Task[Answer]) -> None:
+    def _finished(self, asked: _Asked, turn: Turn, task: asyncio.Task[Answer]) -> None:
         """Give the place back, forget a failed answer at once and a good one later."""
         failed = task.cancelled() or task.exception() is not None
         turn.leave(answered=not failed)
         wait_s = 0.0 if failed else self._keep_s
 
         def forget() -> None:
-            shared = self._shared.get(video_url)
+            shared = self._shared.get(asked)
             if shared is not None and shared.task is task:
-                del self._shared[video_url]
+                del self._shared[asked]
 
         if wait_s:
             asyncio.get_running_loop().call_later(wait_s, forget)

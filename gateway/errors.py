@@ -125,6 +125,12 @@ class BadPicture(GatewayError):
     status, reason = 422, "bad_picture"
 
 
+class PredictorFailed(GatewayError):
+    """ACTIONS_PREDICTOR, the operator's own, did not answer as it must."""
+
+    status, reason = 500, "predictor_failed"
+
+
 class InferenceUnavailable(GatewayError):
     status, reason, retry_after_s = 503, "inference_unavailable", 5
 

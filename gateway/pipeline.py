@@ -39,6 +39,7 @@ from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.decoding_thread import DecodingThread
 from gateway.video.download import download
 from gateway.video.growing_file import GrowingFile
+from gateway.video.shirts import Shirts
 from gateway.video.stills import Stills
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 
@@ -87,6 +88,8 @@ class Answer:
     times: StageTimes
     stills: Stills | None
     """A few frames for the console; None when it is off."""
+    shirts: Shirts | None = None
+    """What tells the teams apart; None where nobody asks for it."""
 
     @property
     def stride(self) -> float:
@@ -138,13 +141,15 @@ class Pipeline:
         client: httpx.AsyncClient,
         nvdec: bool,
         keep_stills: bool,
+        keep_shirts: bool = False,
     ) -> None:
-        """`keep_stills`: somebody will look at a few frames of each answer."""
+        """`keep_stills`: somebody will look at a few frames of each answer; `keep_shirts`: will ask for the teams."""
         self.settings = settings
         self.metrics = metrics
         self.engine = engine
         self.client = client
         self.keep_stills = keep_stills
+        self.keep_shirts = keep_shirts
         self.aim = Aim.of(settings)
         self.under_way = 0
         """Challenges."""
@@ -162,8 +167,10 @@ class Pipeline:
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def answer(self, video_url: str, waited_s: float = 0.0) -> Answer:
+    async def answer(self, video_url: str, waited_s: float = 0.0, aim: Aim | None = None) -> Answer:
         """Download, decode, infer and track `video_url`, which has waited for so long already: it is of its time.
+
+        `aim` instead of what the settings ask for.
 
         Raises a GatewayError that says what went wrong. However it ends, also by cancellation, no file, slot, task or
         busy thread is left.
@@ -177,20 +184,21 @@ class Pipeline:
                     DecodingThread(self._decoder(file, share.input_size)) as decoding,
                     self._learning(),
                 ):
-                    return await _Run(self, video_url, file, decoding, share, waited_s=waited_s).answer()
+                    run = _Run(self, video_url, file, decoding, share, waited_s=waited_s, aim=aim or self.aim)
+                    return await run.answer()
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
 
-    def pace(self, fps: float) -> Pace:
+    def pace(self, fps: float, aim: Aim) -> Pace:
         """Of a new challenge. What was learned of engines that are measured anew, or are others now, is forgotten."""
         costs = self.engine.costs
         player_s = costs.get(PLAYER_MODEL, 0.0) + costs.get(BALL_MODEL, 0.0)
         now = ModelCosts(player_s, costs.get(PITCH_MODEL, 0.0))
         if now != self._costs:
             self._costs, self._experience.slowness = now, 1.0
-        return Pace(self.aim, now, self._experience, fps)
+        return Pace(aim, now, self._experience, fps)
 
     @contextmanager
     def _learning(self) -> Iterator[None]:
@@ -245,8 +253,10 @@ class _Run:
         share: Share,
         *,
         waited_s: float,
+        aim: Aim,
     ) -> None:
         self._pipeline = pipeline
+        self._aim = aim
         self._share = share
         self._settings = pipeline.settings
         self._video_url = video_url
@@ -261,6 +271,7 @@ class _Run:
         self._pending_s = self._busy_s = 0.0
         """Engine time at warm-up's costs of the slots in Triton, and how long Triton was busy at the last reply."""
         self._stills: Stills | None = None
+        self._shirts = Shirts() if pipeline.keep_shirts else None
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
         self._inferences = asyncio.Queue[asyncio.Task[_InferredSlot] | None]()
 
@@ -272,7 +283,7 @@ class _Run:
             info = await self._decoding.run(self._decoder.open)
             self._times.decode_s = time.perf_counter() - begun
             self._stills = Stills(info) if self._pipeline.keep_stills else None
-            pace = self._pipeline.pace(info.fps)
+            pace = self._pipeline.pace(info.fps, self._aim)
             pace.start(self._left(info))
             tracking = tasks.create_task(self._track(info, pace.planned))
             await self._decode(info, pace, tasks)
@@ -289,6 +300,7 @@ class _Run:
             keypoints,
             self._times,
             self._stills,
+            self._shirts,
         )
 
     async def _wake(self) -> None:
@@ -335,7 +347,7 @@ class _Run:
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo, pace: Pace) -> _InferredSlot:
         count = len(filled.frame_numbers)
         # So long a Triton that was lost may take to come back.
-        until = self._started + self._pipeline.aim.budget_s
+        until = self._started + self._aim.budget_s
         with self._inferring:
             sight = await self._pipeline.engine.look(slot, count, filled.pitch_count, until=until)
             busy_s = self._inferring.so_far_s
@@ -348,9 +360,12 @@ class _Run:
         self._times.first_frame_s = self._times.first_frame_s or self._elapsed()
         self._pipeline.metrics.frames.labels("inferred").inc(count)
         self._inferred_count += count
+        detections = sight.detections(info.letterbox, min_score=min(LOW_SCORE, self._settings.confidence))
+        if self._shirts is not None:  # while the frames are still in the slot
+            self._shirts.look(slot.frames, filled.frame_numbers, detections, info.letterbox)
         return _InferredSlot(
             filled.frame_numbers,
-            sight.detections(info.letterbox, min_score=min(LOW_SCORE, self._settings.confidence)),
+            detections,
             sight.keypoints(info.letterbox, min_confidence=self._settings.keypoint_confidence),
         )
 

@@ -63,6 +63,15 @@ class Settings(BaseSettings):
         description="Contracts that are answered, with commas between: soccer (POST /soccer/challenge), predict "
         "(POST /predict), private (POST /challenge).",
     )
+    verify_enabled: bool = Field(True, description="POST /challenge answers only what a validator signed.")
+    blacklist_enabled: bool = Field(
+        True, description="POST /challenge answers only validators with MIN_STAKE_THRESHOLD."
+    )
+    actions_predictor: str = Field(
+        "",
+        description="Who says for POST /challenge what happened: MODULE:FUNCTION in Python, or triton:MODEL. Empty: "
+        "rules of Touchline.",
+    )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Verbosity of the log."
     )
@@ -267,6 +276,13 @@ class Settings(BaseSettings):
         if unknown or not names:
             raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no class; there are {', '.join(CLASS_NAMES)}")
         return ",".join(names)
+
+    @field_validator("actions_predictor")
+    @classmethod
+    def _name_a_predictor(cls, predictor: str) -> str:
+        if predictor and not re.fullmatch(r"[\w.]+:[\w.-]+", predictor):
+            raise ValueError("is neither MODULE:FUNCTION nor triton:MODEL")
+        return predictor
 
     @field_validator("triton_urls")
     @classmethod

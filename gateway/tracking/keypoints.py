@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -49,6 +49,8 @@ class Keypoints:
     """Width and height of the picture."""
     motion: CameraMotion
     """Where the pitch lies in the picture."""
+    ground: Points = field(default_factory=lambda: KEYPOINTS_CM)
+    """float64 [32, 2]: where the keypoints lie on that pitch, in cm; one of GROUNDS."""
 
     def at(self, every: npt.NDArray[np.integer]) -> Points:
         """Of the frames with the numbers `every`, int [m]: float64 [m, 32, 2], (0, 0) where not seen or not in sight.
@@ -109,7 +111,7 @@ class KeypointTracker:
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
         motion = camera_motion(times, better, steady, size)
-        return Keypoints(times, points, _slopes(times, points, known), known, shown, size, motion)
+        return Keypoints(times, points, _slopes(times, points, known), known, shown, size, motion, GROUNDS[ground])
 
     def _ground(self) -> int:
         """The one of GROUNDS on which the keypoints of some frames across the video agree best."""

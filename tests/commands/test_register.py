@@ -17,6 +17,7 @@ from rich.console import Console
 from commands import register as register_module
 from commands.register import RegisterError, choose_endpoint, run_register
 from gateway.settings import Settings
+from gateway.subnet.commitment import commitment_record
 from gateway.subnet.standing import Endpoint
 from tests.support.keys import key_of
 from tests.support.subnet import FakeSubstrate
@@ -41,7 +42,14 @@ class Miner:
         return str(self.wallet.coldkeypub.ss58_address)
 
     def register(
-        self, ip: str | None = "8.8.4.4", *, yes: bool = False, max_cost: float | None = None, **settings: object
+        self,
+        ip: str | None = "8.8.4.4",
+        *,
+        yes: bool = False,
+        max_cost: float | None = None,
+        element: str | None = None,
+        image: str | None = None,
+        **settings: object,
     ) -> str:
         """What is printed. The same chain is asked each time."""
         told = io.StringIO()
@@ -51,6 +59,8 @@ class Miner:
             ip=ip,
             max_cost=max_cost,
             yes=yes,
+            element=element,
+            image=image,
         )
         return told.getvalue()
 
@@ -276,3 +286,51 @@ def test_a_hotkey_that_the_subnet_cannot_use_is_refused_before_anything_is_paid(
     with pytest.raises(RegisterError, match="no sr25519"):
         miner.register(yes=True)
     assert not miner.chain.submitted and not miner.chain.shielded
+
+
+ELEMENT, IMAGE = "manako/DetectFootballEvent", "ghcr.io/miner/touchline:1.2@sha256:" + "ab" * 32
+
+
+def test_a_private_track_miner_commits_its_image_sealed(miner: Miner) -> None:
+    told = miner.register(element=ELEMENT, image=IMAGE)
+    assert "--yes would 3. commit on netuid 44" in told and '"track":"private"' in told
+    assert not miner.chain.submitted
+    miner.register(yes=True, element=ELEMENT, image=IMAGE)
+    assert miner.calls == ["burned_register", "serve_axon", "set_commitment"]
+    committed, signer = miner.chain.submitted[-1]
+    assert signer == miner.hotkey
+    assert committed.params["netuid"] == 44
+    ((sealed),) = committed.params["info"]["fields"]
+    assert set(sealed["TimelockEncrypted"]) == {"encrypted", "reveal_round"}
+    # The chain takes no more than 1024 bytes.
+    assert len(sealed["TimelockEncrypted"]["encrypted"]) // 2 < 1000
+
+
+def test_the_record_is_what_the_subnets_registry_reads(miner: Miner) -> None:
+    assert json.loads(commitment_record(ELEMENT, IMAGE, miner.hotkey)) == {
+        "role": "miner",
+        "track": "private",
+        "image_repo": "ghcr.io/miner/touchline",
+        "image_tag": "1.2",
+        "image_digest": "sha256:" + "ab" * 32,
+        "element_id": ELEMENT,
+        "hotkey": miner.hotkey,
+    }
+
+
+@pytest.mark.parametrize(
+    ("element", "image", "named"),
+    [
+        (ELEMENT, None, "--image"),
+        (None, IMAGE, "--element"),
+        ("football", IMAGE, "--element football"),
+        (ELEMENT, "ghcr.io/miner/touchline:1.2", "--image ghcr.io/miner/touchline:1.2"),
+        (ELEMENT, "touchline:1@sha256:12", "--image touchline"),
+    ],
+)
+def test_half_a_commitment_is_refused_before_anything_is_spent(
+    element: str | None, image: str | None, named: str, miner: Miner
+) -> None:
+    with pytest.raises(RegisterError, match=named):
+        miner.register(yes=True, element=element, image=image)
+    assert not miner.chain.submitted

@@ -1,0 +1,203 @@
+"""POST /challenge of the subnet's private track: a video in, what happened in it out."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.challenges import Challenges
+from gateway.errors import BadChallenge, BadRequest, ChallengeTimedOut, Unauthorized
+from gateway.history import History
+from gateway.inference.engine import Engine
+from gateway.metrics import Metrics
+from gateway.pace import Aim
+from gateway.pipeline import Answer
+from gateway.predictor import Predictor
+from gateway.protocol.http import (
+    CLIENT_CLOSED_REQUEST,
+    ClientGone,
+    count_answered,
+    read_body,
+    remember,
+    stages_of,
+    until_disconnect,
+)
+from gateway.protocol.status import why_not_ready
+from gateway.scene import scene_of
+from gateway.settings import Settings
+from gateway.subnet.metagraph import Metagraph
+from gateway.subnet.nonces import NonceStore
+from gateway.subnet.private_signing import check_private_nonce, read_private_credentials, signed_form
+from gateway.subnet.signing import VALIDATOR_HOTKEY
+from touchline import __version__
+from touchline.actions import Action
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+LIMIT_S: Final = 29.0
+"""A validator waits 30 s, and an answer that comes later is worth nothing."""
+BUDGET_S: Final = 20.0
+"""What frames are inferred within: speed earns nothing here, and tracking and network take their time, too."""
+
+_log = logging.getLogger(__name__)
+
+
+class PrivateChallenge(BaseModel):
+    """What is asked; unknown fields may appear. Football is asked with a video, other elements with a picture."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    challenge_id: int | Annotated[str, Field(min_length=1, max_length=256)]
+    video_url: str | None = Field(None, max_length=16 * 1024, pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://")
+    image_url: str | None = Field(None, max_length=16 * 1024)
+    frames: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Who may ask, as VERIFY_ENABLED and BLACKLIST_ENABLED say."""
+
+    settings: Settings
+    metagraph: Metagraph
+    nonces: NonceStore
+    own_hotkey: str
+
+    async def admit(self, request: Request, body: bytes) -> str:
+        """How the request is signed. Looks for whom it is, when, who, with what stake, and only then at the signature.
+
+        Raises Unauthorized, Forbidden or NoncesUnavailable.
+        """
+        if not self.settings.verify_enabled:
+            if self.settings.blacklist_enabled:
+                self.metagraph.check_stake(_asker(request))
+            return "not verified"
+        credentials, names = read_private_credentials(request.headers)
+        if credentials.miner_hotkey not in ("", self.own_hotkey):
+            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey}, this is {self.own_hotkey}")
+        check_private_nonce(credentials.nonce)
+        if self.settings.blacklist_enabled:
+            self.metagraph.check_stake(credentials.validator_hotkey)
+        form = signed_form(credentials, body, self.own_hotkey)
+        await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
+        return f"signed as {form} in {names}"
+
+    def stake_of(self, request: Request) -> float:
+        """By which requests that wait for a place are ordered; 0 for who may be anybody."""
+        node = self.metagraph.find(_asker(request)) if self.settings.verify_enabled else None
+        return node.stake if node else 0.0
+
+
+def private_router(
+    gate: Gate,
+    challenges: Challenges,
+    engine: Engine,
+    predictor: Predictor,
+    *,
+    metrics: Metrics,
+    history: History | None = None,
+) -> APIRouter:
+    """The two routes, over what the lifespan built."""
+    router = APIRouter()
+    aim = private_aim(gate.settings)
+    if not gate.settings.verify_enabled:
+        _log.warning("VERIFY_ENABLED=false: POST /challenge takes anybody's word for who asks")
+
+    @router.get("/docs")
+    async def docs() -> HTMLResponse:
+        """What a spot-check waits for: 200 as soon as a challenge would be answered."""
+        reason = why_not_ready(engine, gate.nonces)
+        said = f"not ready: {html.escape(reason)}" if reason else "ready: POST /challenge"
+        return HTMLResponse(f"<title>Touchline {__version__}</title><p>{said}", status_code=503 if reason else 200)
+
+    @router.post("/challenge")
+    async def challenge(request: Request) -> Response:
+        started = request.state.started = time.perf_counter()
+        body = await read_body(request, MAX_BODY_BYTES)
+        form = await gate.admit(request, body)
+        wanted = read_private_challenge(body)
+        request.state.challenge_id = wanted.challenge_id
+        _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                answer, actions = await until_disconnect(request, _told(video_of(wanted), gate.stake_of(request)))
+        except ClientGone:
+            metrics.challenges.labels("client_gone").inc()
+            remember(history, request, "client_gone", "the caller hung up before the answer was ready")
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except TimeoutError as error:
+            raise ChallengeTimedOut(
+                f"not answered within {LIMIT_S:g} s, and validators wait for 30; ask for fewer frames with FRAME_STRIDE"
+            ) from error
+        stages = stages_of(answer.times, 0.0)
+        count_answered(metrics, wanted.challenge_id, answer, stages)
+        remember(history, request, "answered", answer=answer, stages=stages)
+        _log.info("challenge %s: %d actions", wanted.challenge_id, len(actions))
+        content = actions_json(wanted.challenge_id, actions, time.perf_counter() - started)
+        return Response(content, media_type="application/json")
+
+    async def _told(video_url: str, stake: float) -> tuple[Answer, list[Action]]:
+        answer = await challenges.answer(video_url, stake, aim)
+        colours = answer.shirts.seen if answer.shirts is not None else {}
+        scene = await asyncio.to_thread(scene_of, answer.tracks, answer.keypoints, colours, answer.frame_count)
+        return answer, await predictor(scene)
+
+    return router
+
+
+def private_aim(settings: Settings) -> Aim:
+    """As many frames as fit: speed earns nothing here. CHALLENGE_BUDGET_S counts where it is a shorter time."""
+    budget = settings.challenge_budget_s
+    seconds = BUDGET_S if budget == "auto" else min(BUDGET_S, budget)
+    return Aim(settings.frame_stride, settings.effective_pitch_stride, seconds, by_score=False)
+
+
+def read_private_challenge(body: bytes) -> PrivateChallenge:
+    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no challenge."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    try:
+        return PrivateChallenge.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
+
+
+def video_of(wanted: PrivateChallenge) -> str:
+    """Where the video is. Raises BadChallenge for a challenge of another element."""
+    if wanted.video_url:
+        return wanted.video_url
+    asked = "image_url" if wanted.image_url else "frames" if wanted.frames else "nothing"
+    raise BadChallenge(
+        f"the challenge brings {asked} and no video_url: this miner answers football, the element that is registered "
+        "with `touchline register --element` has to be that"
+    )
+
+
+def actions_json(challenge_id: int | str, actions: Sequence[Action], processing_s: float) -> bytes:
+    """The answer as the private track reads it."""
+    items = [
+        {"frame": action.frame, "action": action.label, "confidence": round(action.confidence, 3)} for action in actions
+    ]
+    return orjson.dumps(
+        {
+            "challenge_id": str(challenge_id),
+            "prediction": {"type": "soccer_action", "items": items},
+            "processing_time": round(processing_s, 3),
+        }
+    )
+
+
+def _asker(request: Request) -> str:
+    return request.headers.get(VALIDATOR_HOTKEY) or request.headers.get(f"x-{VALIDATOR_HOTKEY}") or ""
