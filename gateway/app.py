@@ -11,6 +11,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
+from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
 from gateway.console.overview import look
 from gateway.console.server import open_console
@@ -53,7 +54,8 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
-    console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    busy = partial(_is_busy, metrics)
+    console = open_console(settings, busy)
     history = console.history if console else None
 
     @asynccontextmanager
@@ -65,9 +67,22 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
         ) as client:
             slots = settings.concurrent_challenges * settings.slots_per_challenge
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
-            pipeline = Pipeline(settings, metrics, engine, client=client, nvdec=nvdec, keep_stills=console is not None)
+            pipeline = Pipeline(
+                settings,
+                metrics,
+                engine,
+                client=client,
+                nvdec=nvdec,
+                keep_stills=console is not None,
+                hold_videos=Afterwards.wanted(settings),
+            )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            app.include_router(soccer_router(challenges, metagraph, nonces, metrics, own_hotkey, history=history))
+            afterwards = Afterwards(settings, metrics, busy)
+            app.include_router(
+                soccer_router(
+                    challenges, metagraph, nonces, metrics, own_hotkey, history=history, afterwards=afterwards
+                )
+            )
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
             background = [asyncio.create_task(engine.watch_forever())]
             if redis is not None:
@@ -97,6 +112,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                     with suppress(asyncio.CancelledError):
                         await task
                 await challenges.close()
+                await asyncio.to_thread(afterwards.close)
                 await engine.close()
                 pipeline.close()
                 if redis is not None:
@@ -107,6 +123,10 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     )
     add_error_answers(app, metrics, history)
     return app
+
+
+def _is_busy(metrics: Metrics) -> bool:
+    return value_of(metrics.in_progress) > 0
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

@@ -141,6 +141,15 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
+    score_challenges: bool = Field(
+        True, description="Score each answer by a validator's public rules when no challenge is in progress."
+    )
+    keep_challenges: int = Field(
+        0, ge=0, description="Videos kept on disk with their answers, the last ones, for `touchline replay`."
+    )
+    keep_challenges_mb: int = Field(1000, gt=0, description="Room for them; the oldest make way.")
+    keep_folder: Path = Field(Path("challenges"), description="Where kept challenges lie.")
+
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")
@@ -169,7 +178,7 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file")
+    @field_validator("wallet_path", "nodes_file", "keep_folder")
     @classmethod
     def _expand_home(cls, path: Path) -> Path:
         return path.expanduser()

@@ -83,7 +83,8 @@ class LocalGateway:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        environment = {**os.environ, "CONSOLE_PORT": "0", **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
+        quiet = {"CONSOLE_PORT": "0", "SCORE_CHALLENGES": "false"}
+        environment = {**os.environ, **quiet, **self._settings, "HOST": "127.0.0.1", "PORT": str(self.port)}
         self._process = start_child([sys.executable, "-m", "commands.main", "serve"], environment, self._log)
 
     def health(self) -> dict[str, object] | None:

@@ -43,7 +43,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     (folder / "metrics").write_text(GPU)
     make_video(folder / "watched.mp4", 20)
     make_video(folder / "watched-again.mp4", 30)
-    settings = {"IMG_SIZE": "160", "DEVICE": "cpu"}
+    settings = {"IMG_SIZE": "160", "DEVICE": "cpu", "SCORE_CHALLENGES": "true"}
     with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
             "gateway": [stack.gateway.url.removeprefix("http://")],
@@ -59,6 +59,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
                 prometheus.until(lambda query=answered: prometheus.query(query), f"challenge {number} was counted")
+            prometheus.until(lambda: prometheus.query("touchline_score"), "an answer was scored")
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )

@@ -64,6 +64,7 @@ async def running_gateway(
         "device": "cpu",
         "img_size": 160,
         "console_port": 0,
+        "score_challenges": False,
         "challenge_budget_s": 1000,
         **settings,
     }

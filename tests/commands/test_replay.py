@@ -1,0 +1,158 @@
+"""`touchline replay` as an operator meets it: the same weights are the same, deliberately worse ones are said to be."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands.replay import spread
+from local.stack import local_stack
+from local.validator import served_file
+from tests.commands.test_main import touchline
+from tests.support.quick_models import write_quick_models
+from tests.support.videos import make_video
+from tests.touchline.made_scene import HEIGHT, WIDTH, answer_to, truths
+from touchline.answer_difference import Difference, difference, verdict
+from touchline.kept import keep
+
+FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two model repositories: as they are, and with worse weights, which miss the goalkeeper and most keypoints."""
+    good, bad = (write_quick_models(tmp_path_factory.mktemp(name)) for name in ("good", "bad"))
+    for file, old, new in (
+        ("player", "rows[:, 1] = [100, 30, 110, 54, 0.6, 1]", ""),
+        ("pitch", "rows[:, :16, 2] = 0.9", "rows[:, :3, 2] = 0.9"),
+    ):
+        model = bad / file / "1" / "model.py"
+        text = model.read_text()
+        assert old in text
+        model.write_text(text.replace(old, new))
+    return good, bad
+
+
+@pytest.fixture(scope="module")
+def kept(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one kept challenge, answered by the good models."""
+    video = make_video(tmp_path_factory.mktemp("video") / "match.mp4", FRAMES)
+    with local_stack(repository=models[0]) as stack, served_file(video) as url:
+        outcome = stack.challenge(url)
+    folder = tmp_path_factory.mktemp("kept")
+    data = video.read_bytes()
+    about = {"seconds": outcome.elapsed_s, "inferred": 16}
+    keep(
+        folder,
+        challenge_id="one", video=[data], size=len(data), answer=[outcome.body], about=about, most=3, most_mb=9,
+    )  # fmt: skip
+    return folder
+
+
+def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
+    kept: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, bad = models
+    said = touchline(
+        *("replay", str(kept), "--repository", str(good), str(bad)),
+        *("--out", "answers", "--json", "replay.json"),
+        cwd=tmp_path,
+    )
+    assert said.returncode == 0, said.stderr
+    for name in ("as kept", "seconds", "inferred", "people -/+", "keypoints -/+"):
+        assert name in said.stdout
+    (same,) = (line for line in said.stdout.splitlines() if line.startswith(f"{good}:"))
+    (worse,) = (line for line in said.stdout.splitlines() if line.startswith(f"{bad}:"))
+    assert "same as the kept answers" in same
+    assert "WORSE than the kept answers" in worse
+    assert "50% of the people are lost" in worse
+    assert "of the keypoints are lost" in worse
+    numbers = json.loads((tmp_path / "replay.json").read_text())
+    assert [each["verdict"] for each in numbers["replayed"]] == ["same", "worse"]
+    answers = sorted((tmp_path / "answers").glob("*/*.json"))
+    assert [len(json.loads(file.read_bytes())["frames"]) for file in answers] == [FRAMES] * 2
+
+
+def test_settings_are_compared_and_those_that_are_none_are_named(
+    kept: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
+    said = touchline(
+        "replay",
+        str(kept),
+        "--settings",
+        "sparse.env",
+        "--repository",
+        str(models[0]),
+        "--json",
+        "x.json",
+        cwd=tmp_path,
+    )
+    assert said.returncode == 0, said.stderr
+    assert "FRAME_STRIDES are no settings" in said.stderr.replace("\n", " ")
+    (replayed,) = json.loads((tmp_path / "x.json").read_text())["replayed"]
+    assert next(iter(replayed["challenges"].values()))["inferred"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "KEEP_FOLDER"),
+        (["."], "holds no kept challenge"),
+        ([".", "--settings", "wrong.env"], "FRAME_STRIDE 'many'"),
+        ([".", "--settings", "empty.env"], "names no setting"),
+        ([".", "--repository", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(arguments: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.env").write_text("FRAME_STRIDE=many\n")
+    (tmp_path / "empty.env").write_text("# nothing\n")
+    said = touchline("replay", *arguments, cwd=tmp_path)
+    assert said.returncode != 0
+    assert told in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_an_option_takes_all_values_up_to_the_next() -> None:
+    words = ["FOLDER", "--settings", "A", "B", "--last", "3", "--repository", "R", "--settings", "C"]
+    assert spread(words, ("--settings", "--repository")) == [
+        *("FOLDER", "--settings", "A", "--settings", "B", "--last", "3"),
+        *("--repository", "R", "--settings", "C"),
+    ]
+
+
+SAME = Difference(0.01, 0.01, 0.0, 0.0, 0.0, 0.02, 0.02, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "word"),
+    [
+        (0.0, {}, "same"),
+        (3.0, {}, "better"),
+        (-3.0, {}, "worse"),
+        (5.0, {"people_lost": 0.4, "people_new": 0.1}, "worse"),
+        (0.0, {"people_lost": 1.0, "people_new": math.nan}, "worse"),
+        (0.0, {"people_lost": 0.3, "people_new": 0.3}, "other"),
+        (0.0, {"people_lost": 0.3, "people_new": 0.3, "on_grass": 0.2}, "worse"),
+        (0.0, {"keypoints_lost": 0.3}, "worse"),
+        (0.0, {"people_new": 0.09}, "same"),
+    ],
+)
+def test_what_is_lost_without_a_gain_is_worse_whatever_the_rules_pay(
+    change: float, found: dict[str, float], word: str
+) -> None:
+    values = {name: found.get(name, getattr(SAME, name)) for name in Difference.__slots__}
+    assert verdict(change, Difference(**values))[0] == word
+
+
+def test_people_who_are_put_on_bare_grass_are_seen() -> None:
+    answer = answer_to(truths(2))
+    bare = {0: np.ones((HEIGHT // 2, WIDTH // 2), np.uint8)}
+    painted = {0: np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)}
+    assert difference(answer, answer, WIDTH, bare).on_grass == 1
+    assert difference(answer, answer, WIDTH, painted).on_grass == 0
+    assert math.isnan(difference(answer, answer, WIDTH, {}).on_grass)
