@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gateway.detections import Floats
 from gateway.tracking.camera_fit import turning_camera
-from gateway.tracking.camera_motion import NO_MOTION, CameraMotion, camera_motion
+from gateway.tracking.camera_motion import NO_MOTION, CameraMotion, camera_motion, slopes_along
 from touchline.contract import KEYPOINT_COUNT
 from touchline.homography import keypoint_errors_cm, pitch_homography, project
 from touchline.pitch import KEYPOINTS_CM, REAL_KEYPOINTS_CM
@@ -128,7 +128,7 @@ class KeypointTracker:
             shown,
             size,
             camera_motion(times, steady, size),
-            camera_motion(times, standing, size),
+            _smooth(camera_motion(times, standing, size)),
             GROUNDS[ground],
         )
 
@@ -154,7 +154,7 @@ class KeypointTracker:
 def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:
     """Local linear regression of each point along time with Gaussian weights (Cleveland 1979, without robustness).
 
-    `times` float64 [n] in frames, `points` float64 [n, k, 2], `known` bool [n, k]. A window that looks both ways and a
+    `times` float64 [n] in frames, `points` float64 [n, k, d], `known` bool [n, k]. A window that looks both ways and a
     line instead of a mean: a point that moves at constant speed, as in a pan, stays exactly where it is.
     """
     reach = 0
@@ -186,6 +186,17 @@ def _without_outliers(points: Points, seen: Flags, ground: Points, homographies:
         seen[fitted] &= ~(keypoint_errors_cm(found, points[fitted], ground) > OUTLIER_CM)
         projected[fitted] = project(np.asarray(np.linalg.inv(found), np.float64), ground)
     return projected
+
+
+def _smooth(motion: CameraMotion) -> CameraMotion:
+    """The same as smooth along time as the keypoints, one run of joined frames after the other."""
+    if not len(motion.times):
+        return motion
+    runs = np.split(motion.to_picture.reshape(-1, 1, 9), np.flatnonzero(~motion.joined[:-1]) + 1)
+    times = np.split(motion.times, np.flatnonzero(~motion.joined[:-1]) + 1)
+    smoothed = [smooth_along_time(*pair, np.ones((len(pair[0]), 1), bool)) for pair in zip(times, runs, strict=True)]
+    to_picture = np.concatenate(smoothed).reshape(-1, 3, 3)
+    return replace(motion, to_picture=to_picture, slopes=slopes_along(motion.times, to_picture, motion.joined))
 
 
 def _trusted(

@@ -24,7 +24,7 @@ def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comp
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

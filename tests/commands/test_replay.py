@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -9,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands.main import run
 from commands.replay import spread
-from local.stack import local_stack
-from local.validator import served_file
+from local.triton import LocalTriton
 from tests.commands.test_main import touchline
+from tests.support.gateway import running_gateway
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
 from tests.touchline.made_scene import HEIGHT, WIDTH, answer_to, truths
 from touchline.answer_difference import Difference, difference, verdict
-from touchline.kept import keep
 
 FRAMES = 30
 
@@ -38,64 +39,47 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def kept(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one kept challenge, answered by the good models."""
-    video = make_video(tmp_path_factory.mktemp("video") / "match.mp4", FRAMES)
-    with local_stack(repository=models[0]) as stack, served_file(video) as url:
-        outcome = stack.challenge(url)
-    folder = tmp_path_factory.mktemp("kept")
-    data = video.read_bytes()
-    about = {"seconds": outcome.elapsed_s, "inferred": 16}
-    keep(
-        folder,
-        challenge_id="one", video=[data], size=len(data), answer=[outcome.body], about=about, most=3, most_mb=9,
-    )  # fmt: skip
-    return folder
+def kept(quick_triton: LocalTriton, web: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a gateway that kept one challenge, answered by the models as they are."""
+    directory = tmp_path_factory.mktemp("kept")
+    make_video(web[1] / "replay.mp4", FRAMES)
+
+    async def answer() -> None:
+        settings = {"keep_challenges": 2, "keep_folder": directory / "challenges"}
+        async with running_gateway(directory, quick_triton.grpc_url, **settings) as gateway, asyncio.timeout(60):
+            assert (await gateway.challenge(f"{web[0]}/replay.mp4")).status_code == 200
+            while not list((directory / "challenges").glob("2*")):
+                await asyncio.sleep(0.05)
+
+    asyncio.run(answer())
+    return directory / "challenges"
 
 
 def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
     kept: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     good, bad = models
+    (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
     said = touchline(
-        *("replay", str(kept), "--repository", str(good), str(bad)),
+        *("replay", str(kept), "--settings", "sparse.env", "--repository", str(good), str(bad)),
         *("--out", "answers", "--json", "replay.json"),
         cwd=tmp_path,
     )
     assert said.returncode == 0, said.stderr
+    assert "FRAME_STRIDES are no settings" in said.stderr.replace("\n", " ")
     for name in ("as kept", "seconds", "inferred", "people -/+", "keypoints -/+"):
         assert name in said.stdout
-    (same,) = (line for line in said.stdout.splitlines() if line.startswith(f"{good}:"))
-    (worse,) = (line for line in said.stdout.splitlines() if line.startswith(f"{bad}:"))
+    (same,) = (line for line in said.stdout.splitlines() if line.startswith(f"sparse.env + {good}:"))
+    (worse,) = (line for line in said.stdout.splitlines() if line.startswith(f"sparse.env + {bad}:"))
     assert "same as the kept answers" in same
     assert "WORSE than the kept answers" in worse
     assert "50% of the people are lost" in worse
     assert "of the keypoints are lost" in worse
-    numbers = json.loads((tmp_path / "replay.json").read_text())
-    assert [each["verdict"] for each in numbers["replayed"]] == ["same", "worse"]
+    replayed = json.loads((tmp_path / "replay.json").read_text())["replayed"]
+    assert [each["verdict"] for each in replayed] == ["same", "worse"]
+    assert [one["inferred"] for each in replayed for one in each["challenges"].values()] == [4, 4]
     answers = sorted((tmp_path / "answers").glob("*/*.json"))
     assert [len(json.loads(file.read_bytes())["frames"]) for file in answers] == [FRAMES] * 2
-
-
-def test_settings_are_compared_and_those_that_are_none_are_named(
-    kept: Path, models: tuple[Path, Path], tmp_path: Path
-) -> None:
-    (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
-    said = touchline(
-        "replay",
-        str(kept),
-        "--settings",
-        "sparse.env",
-        "--repository",
-        str(models[0]),
-        "--json",
-        "x.json",
-        cwd=tmp_path,
-    )
-    assert said.returncode == 0, said.stderr
-    assert "FRAME_STRIDES are no settings" in said.stderr.replace("\n", " ")
-    (replayed,) = json.loads((tmp_path / "x.json").read_text())["replayed"]
-    assert next(iter(replayed["challenges"].values()))["inferred"] == 4
 
 
 @pytest.mark.parametrize(
@@ -108,13 +92,20 @@ def test_settings_are_compared_and_those_that_are_none_are_named(
         ([".", "--repository", "nowhere"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(arguments: list[str], told: str, tmp_path: Path) -> None:
-    (tmp_path / "wrong.env").write_text("FRAME_STRIDE=many\n")
-    (tmp_path / "empty.env").write_text("# nothing\n")
-    said = touchline("replay", *arguments, cwd=tmp_path)
-    assert said.returncode != 0
-    assert told in said.stderr
-    assert "Traceback" not in said.stderr
+def test_what_is_wrong_is_told_in_one_line(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.env").write_text("FRAME_STRIDE=many\n")
+    Path("empty.env").write_text("# nothing\n")
+    assert run(["replay", *arguments]) != 0
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("error:") == 1
 
 
 def test_an_option_takes_all_values_up_to_the_next() -> None:
