@@ -15,17 +15,23 @@ demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the r
 doctor: .venv/.ready ## what this host lacks for `docker compose up` on a GPU
 	@$(BIN)/python -m commands.main doctor --gpu-host
 
-# Two at a time, as half of their time is waiting; a file's tests share their servers and stay together.
-WORKERS := -n 2 --dist loadfile
+# Else every process of a run would compile all that it imports, for two seconds of a core.
+unexport PYTHONDONTWRITEBYTECODE
+
+# More at a time than CI has cores, as most of their time is waiting. Neighbours share servers, so they go to a worker in
+# runs, and who has none left takes half of what another still has.
+WORKERS := -n 3 --dist worksteal
+# Those of the exporter compute, and a file shares what it exported.
+EXPORT_WORKERS := -n 2 --dist loadfile
 
 test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-to-end run with a real Triton included
 	$(BIN)/python -m pytest $(WORKERS) -m "not export"
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
-	.venv-export/bin/python -m pytest $(WORKERS) -m "not every_graph" tests/export tests/training
+	.venv-export/bin/python -m pytest $(EXPORT_WORKERS) -m "not every_graph" tests/export tests/training
 
 test-export-all: .venv-export/.ready .venv-triton/.ready ## the same, and every network family, size and precision through NVIDIA's builder
-	.venv-export/bin/python -m pytest $(WORKERS) tests/export tests/training
+	.venv-export/bin/python -m pytest $(EXPORT_WORKERS) tests/export tests/training
 
 coverage: .venv/.ready .venv-triton/.ready ## make test, with a report of what it does not reach
 	$(BIN)/python -m pytest $(WORKERS) -m "not export" --cov --cov-report=term:skip-covered
@@ -61,7 +67,7 @@ HAS_LIBPYTHON = $(PYTHON) -c 'import ctypes, os, sys; n = "libpython%d.%d.so.1.0
 	  $(BIN)/uv venv -q --clear --managed-python --python 3.12 .venv-triton || { \
 	    echo "Triton needs libpython, which $(PYTHON) does not bring. On Debian or Ubuntu: apt-get install lib$$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')" >&2; exit 1; }; fi
 	@echo "installing the local Triton's environment"
-	@$(BIN)/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes -r requirements/triton.txt
+	@$(BIN)/uv pip install --python .venv-triton/bin/python --no-deps --require-hashes --compile-bytecode -r requirements/triton.txt
 	@touch $@
 
 # torch comes by pip: it takes the CPU build where pip's configuration offers one, else the CUDA build. torchvision must

@@ -100,7 +100,7 @@ def tracked(detections: list[Detections], samples: list[int], truth: list[Truth]
     for number, track, class_id, box in zip(
         tracks.frame_numbers.tolist(), tracks.ids.tolist(), tracks.classes.tolist(), tracks.xyxy.tolist(), strict=True
     ):
-        frames[number]["objects"].append({"id": track, "bbox": box, "class_id": class_id})  # type: ignore[attr-defined]
+        frames[number]["objects"].append({"id": track, "bbox": box, "class_id": class_id})
     return measure({"frames": frames}, truth, Match().width)
 
 

@@ -60,7 +60,8 @@ def main() -> None:
     video = (arguments.video or demo_clip(console, Match()).video).resolve()
     take_cores(arguments.cores)
     strides = EVERY_FRAME if arguments.every_frame else NO_LIMITS
-    settings = Settings(_env_file=None, **{name.lower(): value for name, value in strides.items()})
+    values: dict[str, Any] = {name.lower(): value for name, value in strides.items()}
+    settings = Settings(_env_file=None, **values)
     in_flight = settings.slots_per_challenge
     with local_stack(repository=arguments.repository, settings=strides) as stack, served_file(video) as url:
         counts = requests_of(stack, url)

@@ -132,7 +132,7 @@ def quality(rows: TrackRows, truth: Sequence[Truth], width: int) -> AnswerQualit
     for number, track, class_id, box in zip(
         rows.frame_numbers.tolist(), rows.ids.tolist(), rows.classes.tolist(), rows.xyxy.tolist(), strict=True
     ):
-        frames[number]["objects"].append({"id": track, "bbox": box, "class_id": class_id})  # type: ignore[attr-defined]
+        frames[number]["objects"].append({"id": track, "bbox": box, "class_id": class_id})
     return measure({"frames": frames}, list(truth), width)
 
 

@@ -175,7 +175,7 @@ def run_reference(python: Path, video: Path, weights: tuple[Path, Path], size: i
         # No build of torchvision beside this torch: Ultralytics asks for its metadata and, without CUDA, little else.
         environment["PYTHONPATH"] = str(PROJECT / "tests" / "standins")
     player, pitch = (path.resolve() for path in weights)
-    command = [
+    command: list[str | Path] = [
         *(python, "-m", "benchmarks.reference_miner", video, "--player", player, "--pitch", pitch),
         *("--player-size", str(size), "--frames", str(frames)),
     ]

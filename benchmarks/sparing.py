@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Never
+from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +37,7 @@ def main() -> None:
     variants = {(stride, spared): (stride, spared) for stride in STRIDES for spared in (True, False)}
     results = alternate(
         arguments.runs,
-        {f"{stride} {spared}": lambda pair=pair: seconds(*pair) for (stride, spared), pair in variants.items()},
+        {f"{stride} {spared}": partial(seconds, *pair) for (stride, spared), pair in variants.items()},
         console,
     )
     table = Table("every n-th frame", "CPU s, frames left out", "CPU s, all decoded", "ratio")
@@ -51,14 +54,11 @@ def main() -> None:
 def everything_decoded() -> Iterator[None]:
     """No stream is trusted during the block, as one that is out of order from its first packet."""
 
-    def refuse(_: bytes) -> codec.Sparing:
+    def refuse(_: bytes) -> Never:
         raise Unordered
 
-    sparing, codec.Sparing = codec.Sparing, refuse  # type: ignore[misc, assignment]
-    try:
+    with patch.object(codec, "Sparing", refuse):
         yield
-    finally:
-        codec.Sparing = sparing  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "replay": "Answer kept challenges again under other settings or weights, and say what is worse.",
     "render": "Make the pictures of an answer: an annotated video and a contact sheet.",
     "export": "Turn YOLO weights into models that Triton serves.",
+    "package": "Pack weights for the subnet's public track, or check such a package rule by rule.",
     "demo": "Answer a synthetic match on this machine and draw the answer.",
 }
 BENCH: Final = {
@@ -35,6 +36,7 @@ BENCH: Final = {
     "challenge": "Stage times of a challenge; with --sweep, which settings suit the video.",
 }
 _LIBRARIES_ONLY_THERE: Final = {
+    "package": "in a checkout: make .venv-export/.ready and .venv-export/bin/python -m commands.main package",
     "export": "the exporter's image has it (docker compose run --rm export), in a checkout: make .venv-export/.ready "
     "and .venv-export/bin/python -m commands.main export",
 }

@@ -40,7 +40,10 @@ def command(
             with spinner(aside, "starting Triton"):
                 server.wait_ready()
             aside.print(f"[green]Triton is ready[/] for `touchline serve` with TRITON_URLS={server.grpc_url}")
-            status = server.wait()
+            try:
+                status = server.wait()
+            finally:
+                server.stop()  # in order, for a gateway that it is answering
     except LocalTritonError as error:
         raise CommandError(str(error)) from error
     raise typer.Exit(status)

@@ -1,4 +1,4 @@
-"""The match as files: an H.264 clip as a broadcaster would send it, and the truth of every frame beside it."""
+"""The match as files: an H.264 clip as a broadcaster would send it, and beside it what is true in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 import cv2
@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 from demo.match import Match
 from demo.truth import Truth
+from touchline.actions import Action
+from touchline.atomic_file import replacing
 
 VERSION: Final = 3
 """Raise it when a frame of the same match looks different: clips that were made before are then made anew."""
@@ -35,10 +37,11 @@ Planes = npt.NDArray[np.uint8]
 
 
 class ClipPaths(NamedTuple):
-    """The two files of a clip."""
+    """The files of a clip."""
 
     video: Path
     truth: Path
+    actions: Path
 
 
 def make_clip(
@@ -47,7 +50,7 @@ def make_clip(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> ClipPaths:
-    """Write `match.mp4` and `truth.npz` into the directory, unless the same match lies there already.
+    """Write `match.mp4`, `truth.npz` and `actions.json` into the directory, unless the same match lies there already.
 
     `progress(done, total)` is called after every frame. Rendering runs in `workers` processes (default: one a core,
     4 at most; 1: in this process). Files appear whole or not at all; a failure or Ctrl-C leaves none behind.
@@ -56,19 +59,21 @@ def make_clip(
     match = match or Match()
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = ClipPaths(directory / "match.mp4", directory / "truth.npz")
+    paths = ClipPaths(directory / "match.mp4", directory / "truth.npz", directory / "actions.json")
     key = _key(match)
     report = progress or (lambda _done, _total: None)
     if paths.video.is_file() and _key_of(paths.truth) == key:
         report(match.frames, match.frames)
+        _save_actions(paths.actions, match)
         return paths
-    video, truth = (path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in paths)
+    video, truth, _ = (path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for path in paths)
     try:
         truths = _encode(video, match, report, workers or min(4, len(os.sched_getaffinity(0))))
         _save_truth(truth, truths, key)
         # The truth vouches for the video: it goes first and comes last.
         paths.truth.unlink(missing_ok=True)
         video.replace(paths.video)
+        _save_actions(paths.actions, match)
         truth.replace(paths.truth)
     finally:
         video.unlink(missing_ok=True)
@@ -88,6 +93,17 @@ def load_truth(path: Path) -> list[Truth]:
     ]
 
 
+def load_actions(path: Path) -> list[Action]:
+    """What happens, in order. Raises OSError or KeyError for a file that `make_clip` did not write."""
+    return [Action(item["frame"], item["action"]) for item in json.loads(path.read_text())]
+
+
+def _save_actions(path: Path, match: Match) -> None:
+    """As the subnet lists actions."""
+    with replacing(path) as part:
+        part.write_text(json.dumps([{"frame": each.frame, "action": each.label} for each in match.play.actions]))
+
+
 def _save_truth(path: Path, truths: Sequence[Truth], key: str) -> None:
     with path.open("wb") as file:
         np.savez_compressed(
@@ -104,7 +120,8 @@ def _save_truth(path: Path, truths: Sequence[Truth], key: str) -> None:
 
 def _key(match: Match) -> str:
     """What a clip depends on, as a digest."""
-    described = {"version": VERSION, "bit_rate": _BIT_RATE, "keyframe_every": _KEYFRAME_EVERY, **_arguments(match)}
+    arguments = {name: value for name, value in _arguments(match).items() if name != "lively" or value}
+    described = {"version": VERSION, "bit_rate": _BIT_RATE, "keyframe_every": _KEYFRAME_EVERY, **arguments}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,8 +132,8 @@ def _key_of(path: Path) -> str | None:
     return None
 
 
-def _arguments(match: Match) -> dict[str, int]:
-    return {name: getattr(match, name) for name in ("seed", "frames", "width", "height", "fps")}
+def _arguments(match: Match) -> dict[str, Any]:
+    return {name: getattr(match, name) for name in ("seed", "frames", "width", "height", "fps", "lively")}
 
 
 def _encode(path: Path, match: Match, progress: Callable[[int, int], None], workers: int) -> list[Truth]:
@@ -180,7 +197,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _start_worker(arguments: dict[str, int], parent: int) -> None:
+def _start_worker(arguments: dict[str, Any], parent: int) -> None:
     global _worker_match  # noqa: PLW0603  a pool's initializer has no other place to leave what its tasks need
     # Ctrl-C reaches a whole process group: the one who started the workers ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

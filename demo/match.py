@@ -14,6 +14,7 @@ from demo.camera import Array, Camera, keypoint_rows
 from demo.canvas import Colour, Image, blend, ground_strokes
 from demo.figures import Kit, Poses
 from demo.geometry import TABLE
+from demo.lively import LivelyGame
 from demo.scenery import Bowl, Crowd, Surroundings, Turf
 from demo.truth import Truth
 from touchline.contract import BALL, GOALKEEPER, PLAYER, REFEREE
@@ -40,11 +41,22 @@ _LAMPS = ((0.55, 0.35), (-0.55, 0.35), (0.5, -0.45), (-0.5, -0.45))
 class Match:
     """A synthetic match: `frame(n)` renders frame n. Same seed, same bytes, whatever the order of calls."""
 
-    def __init__(self, seed: int = 44, frames: int = 750, width: int = 1280, height: int = 720, fps: int = 25) -> None:
+    def __init__(
+        self,
+        seed: int = 44,
+        frames: int = 750,
+        width: int = 1280,
+        height: int = 720,
+        fps: int = 25,
+        *,
+        lively: bool = False,
+    ) -> None:
+        """`lively`: with loose balls, balls over the lines and goals, for those who look for actions."""
         if frames < 1:
             raise ValueError("a match has at least one frame")
         self.seed, self.frames, self.width, self.height, self.fps = seed, frames, width, height, fps
-        self.play = play.simulate(seed, frames, fps)
+        self.lively = lively
+        self.play = play.simulate(seed, frames, fps, LivelyGame if lively else play.Game)
         self.cameras = _follow(self.play, width, height, fps)
         rng = np.random.default_rng((seed, 1))
         self._heights = rng.normal(1.83, 0.06, play.PEOPLE)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from demo.camera import Array
 from demo.geometry import TABLE
+from touchline.actions import INTERCEPTION, PASS, PASS_RECEIVED, SAVE, SHOT, Action
 
 TEAM: Final = 11
 HOME_KEEPER, AWAY_KEEPER, OFFICIAL, FAR_ASSISTANT, NEAR_ASSISTANT = 0, 11, 22, 23, 24
@@ -18,8 +19,10 @@ PEOPLE: Final = 25
 TOP_SPEED: Final = 7.6
 """Metres a second that nobody exceeds."""
 
-_LENGTH, _WIDTH = TABLE.length, TABLE.width
-_GOALS: Final = ((0.0, _WIDTH / 2), (_LENGTH, _WIDTH / 2))
+LENGTH, WIDTH = TABLE.length, TABLE.width
+TOUCH: Final = 0.6
+"""Metres from the foot where the ball is the carrier's."""
+GOALS: Final = ((0.0, WIDTH / 2), (LENGTH, WIDTH / 2))
 # 4-4-2, the home team's: share of the length from the own goal line, share of the width.
 _FORMATION: Final = np.array([
     (0.04, 0.5),
@@ -45,37 +48,49 @@ class Play:
     """float64 [frames, 25], 0 to 1: arms lifted."""
     ball: Array
     """float64 [frames, 3], metres; z is the height of its centre."""
+    actions: tuple[Action, ...]
+    """What happens, in order, under the subnet's names."""
 
 
-class _Game:
+class Game:
     """The state of the simulation while it is stepped forward."""
+
+    cut_share = 0.08
+    """Of all passes."""
 
     def __init__(self, rng: np.random.Generator, step: float) -> None:
         self.rng = rng
         self.step = step
         self.time = 0.0
-        own = _FORMATION * (_LENGTH, _WIDTH)
-        self.anchors = np.concatenate([own, (_LENGTH, _WIDTH) - own])
+        own = _FORMATION * (LENGTH, WIDTH)
+        self.anchors = np.concatenate([own, (LENGTH, WIDTH) - own])
         self.places = np.zeros((PEOPLE, 2))
         self.places[:22] = self.anchors + rng.normal(0, 2, (22, 2))
         # Kick-off: each team in its own half.
-        self.places[1:11, 0] = np.minimum(self.places[1:11, 0], _LENGTH / 2 - 2)
-        self.places[12:22, 0] = np.maximum(self.places[12:22, 0], _LENGTH / 2 + 2)
-        self.places[OFFICIAL] = (_LENGTH / 2 - 7, _WIDTH / 2 + 9)
-        self.places[FAR_ASSISTANT] = (_LENGTH * 0.7, -0.8)
-        self.places[NEAR_ASSISTANT] = (_LENGTH * 0.3, _WIDTH + 0.8)
+        self.places[1:11, 0] = np.minimum(self.places[1:11, 0], LENGTH / 2 - 2)
+        self.places[12:22, 0] = np.maximum(self.places[12:22, 0], LENGTH / 2 + 2)
+        self.places[OFFICIAL] = (LENGTH / 2 - 7, WIDTH / 2 + 9)
+        self.places[FAR_ASSISTANT] = (LENGTH * 0.7, -0.8)
+        self.places[NEAR_ASSISTANT] = (LENGTH * 0.3, WIDTH + 0.8)
         self.velocity = np.zeros((PEOPLE, 2))
         self.wander = np.zeros((PEOPLE, 2))
         self.headings = rng.uniform(-math.pi, math.pi, PEOPLE)
         self.phases = rng.uniform(0, 2 * math.pi, PEOPLE)
         self.raised = np.zeros(PEOPLE)
         self.carrier = 9
-        self.places[self.carrier] = (_LENGTH / 2 - 0.6, _WIDTH / 2)
-        self.ball = np.array([_LENGTH / 2, _WIDTH / 2, 0.11])
+        self.places[self.carrier] = (LENGTH / 2 - 0.6, WIDTH / 2)
+        self.ball = np.array([LENGTH / 2, WIDTH / 2, 0.11])
         self.until = 0.6
         self.start, self.target = self.ball.copy(), self.ball.copy()
         self.began, self.duration, self.peak = 0.0, 0.0, 0.0
         self.flying = False
+        self.actions: list[Action] = []
+        self.awaited: str | None = None
+        """What happens as soon as the carrier has the ball that is on its way."""
+
+    def note(self, label: str) -> None:
+        """This happens now."""
+        self.actions.append(Action(round(self.time / self.step), label))
 
     @property
     def attack(self) -> int:
@@ -89,36 +104,60 @@ class _Game:
         self.began, self.duration, self.peak = self.time, max(distance / speed, 0.35), peak
         self.flying, self.carrier = True, receiver
 
+    @property
+    def goal(self) -> Array:
+        """The middle of the goal that is attacked."""
+        return np.array(GOALS[1 if self.attack > 0 else 0])
+
+    @property
+    def mates(self) -> npt.NDArray[np.intp]:
+        """The ten of the team that has the ball."""
+        return np.arange(1, 11) if self.attack > 0 else np.arange(12, 22)
+
+    @property
+    def rivals(self) -> npt.NDArray[np.intp]:
+        return np.arange(12, 22) if self.attack > 0 else np.arange(1, 11)
+
     def decide(self) -> None:
         """What the carrier does when the time on the ball is over."""
-        rng, me, side = self.rng, self.carrier, self.attack
+        rng, me, side, goal, mates = self.rng, self.carrier, self.attack, self.goal, self.mates
         place = self.places[me]
-        goal = np.array(_GOALS[1 if side > 0 else 0])
-        mates = np.arange(1, 11) if side > 0 else np.arange(12, 22)
         if me in (HOME_KEEPER, AWAY_KEEPER):
             receiver = int(rng.choice(mates[4:]))
+            self.note(PASS)
             self.kick(receiver, self.led(receiver, 2.0), 20.0, float(rng.uniform(6, 9)))
-            self.until = self.time + self.duration + 0.8
+            self.awaited, self.until = PASS_RECEIVED, self.time + self.duration + 0.8
             return
         away = float(np.hypot(*(goal - place)))
         if away < 24 and abs(place[1] - goal[1]) < 17:
-            keeper = AWAY_KEEPER if side > 0 else HOME_KEEPER
-            guess = np.clip(self.places[keeper, 1] + rng.normal(0, 1.6), goal[1] - 3.2, goal[1] + 3.2)
-            # Keepers save everything here: a goal would need a restart, and thirty seconds are short.
-            self.kick(keeper, np.array([goal[0] - side * 0.9, guess]), 20.0, min(0.6, 0.02 * away))
-            self.until = self.time + self.duration + 1.8
+            self.shoot(away)
             return
         gap = self.places[mates] - place
         distance = np.hypot(gap[:, 0], gap[:, 1])
         worth = 1.1 * side * gap[:, 0] - 0.3 * np.abs(distance - 18) + rng.normal(0, 7, len(mates))
         worth[(mates == me) | (distance < 6) | (distance > 42)] = -1e9
-        receiver = int(mates[int(np.argmax(worth))])
+        self.play_to(int(mates[int(np.argmax(worth))]))
+
+    def shoot(self, away: float) -> None:
+        """At the goal, `away` metres off. Keepers save everything: a goal needs a restart, and 30 seconds are short."""
+        rng, side, goal = self.rng, self.attack, self.goal
+        self.note(SHOT)
+        keeper = AWAY_KEEPER if side > 0 else HOME_KEEPER
+        guess = np.clip(self.places[keeper, 1] + rng.normal(0, 1.6), goal[1] - 3.2, goal[1] + 3.2)
+        self.kick(keeper, np.array([goal[0] - side * 0.9, guess]), 20.0, min(0.6, 0.02 * away))
+        self.awaited, self.until = SAVE, self.time + self.duration + 1.8
+
+    def play_to(self, receiver: int) -> None:
+        """A pass, which now and then a rival cuts off."""
+        rng, place, rivals = self.rng, self.places[self.carrier], self.rivals
+        self.note(PASS)
+        self.awaited = PASS_RECEIVED
         target = self.led(receiver, 0.9)
-        if rng.random() < 0.08:
-            others = np.arange(12, 22) if side > 0 else np.arange(1, 11)
-            reach = np.hypot(*(self.places[others] - target).T)
-            receiver = int(others[int(np.argmin(reach))])
+        if rng.random() < self.cut_share:
+            reach = np.hypot(*(self.places[rivals] - target).T)
+            receiver = int(rivals[int(np.argmin(reach))])
             target = (target + self.places[receiver]) / 2
+            self.awaited = INTERCEPTION
         far = float(np.hypot(*(target - place)))
         self.kick(receiver, target, 15.0 if far < 26 else 19.0, 0.0 if far < 26 else far / 9)
         self.until = self.time + self.duration + float(rng.uniform(0.3, 1.2))
@@ -127,7 +166,7 @@ class _Game:
         """Where a pass to someone should go: some way ahead of the run, inside the lines."""
         side = 1 if receiver < TEAM else -1
         ahead = self.places[receiver] + self.velocity[receiver] * seconds + (side * self.rng.uniform(0, 7), 0)
-        return np.asarray(np.clip(ahead, (4, 3), (_LENGTH - 4, _WIDTH - 3)), np.float64)
+        return np.asarray(np.clip(ahead, (4, 3), (LENGTH - 4, WIDTH - 3)), np.float64)
 
     def targets(self) -> tuple[Array, Array]:
         """Where everyone wants to be, float64 [25, 2], and how fast at most, float64 [25]."""
@@ -136,17 +175,17 @@ class _Game:
         pace = np.full(PEOPLE, 5.2)
         push = np.where(np.arange(22) < TEAM, 1.0, -1.0)
         press = np.where(push == self.attack, 7.0, -2.0) * push
-        want[:22, 0] = self.anchors[:, 0] + 0.62 * (ball[0] - _LENGTH / 2) + press
+        want[:22, 0] = self.anchors[:, 0] + 0.62 * (ball[0] - LENGTH / 2) + press
         want[:22, 1] = self.anchors[:, 1] + 0.42 * (ball[1] - self.anchors[:, 1]) * 0.8
-        want[:22, 0] = np.clip(want[:22, 0], 6, _LENGTH - 6)
+        want[:22, 0] = np.clip(want[:22, 0], 6, LENGTH - 6)
         want[:22] += self.wander[:22]
-        for keeper, (goal_x, goal_y) in zip((HOME_KEEPER, AWAY_KEEPER), _GOALS, strict=True):
+        for keeper, (goal_x, goal_y) in zip((HOME_KEEPER, AWAY_KEEPER), GOALS, strict=True):
             out = 1.5 + 0.06 * abs(ball[0] - goal_x)
             want[keeper] = (abs(goal_x - out), goal_y + 0.13 * (ball[1] - goal_y))
             pace[keeper] = 4.5
         rivals = np.arange(12, 22) if self.attack > 0 else np.arange(1, 11)
         near = rivals[np.argsort(np.hypot(*(self.places[rivals] - ball).T))[:3]]
-        own_goal = np.array(_GOALS[1 if self.attack > 0 else 0])
+        own_goal = np.array(GOALS[1 if self.attack > 0 else 0])
         to_goal = (own_goal - ball) / max(float(np.hypot(*(own_goal - ball))), 1e-6)
         for rank, rival in enumerate(near):
             want[rival] = ball + to_goal * (1.6 + 3.2 * rank) + self.wander[rival] * 0.2
@@ -154,15 +193,15 @@ class _Game:
         if self.flying:
             want[self.carrier], pace[self.carrier] = self.target[:2], TOP_SPEED
         elif self.carrier not in (HOME_KEEPER, AWAY_KEEPER):
-            goal = np.array(_GOALS[1 if self.attack > 0 else 0])
+            goal = np.array(GOALS[1 if self.attack > 0 else 0])
             ahead = goal - self.places[self.carrier]
             want[self.carrier] = self.places[self.carrier] + ahead / np.hypot(*ahead) * 8 + self.wander[self.carrier]
             pace[self.carrier] = 5.0
-        want[OFFICIAL] = ball + np.array([-self.attack * 9, 9 if ball[1] < _WIDTH * 0.6 else -9])
+        want[OFFICIAL] = ball + np.array([-self.attack * 9, 9 if ball[1] < WIDTH * 0.6 else -9])
         pace[OFFICIAL] = 5.8
         for assistant, low, high, line in (
-            (FAR_ASSISTANT, _LENGTH / 2, _LENGTH, -0.8),
-            (NEAR_ASSISTANT, 0.0, _LENGTH / 2, _WIDTH + 0.8),
+            (FAR_ASSISTANT, LENGTH / 2, LENGTH, -0.8),
+            (NEAR_ASSISTANT, 0.0, LENGTH / 2, WIDTH + 0.8),
         ):
             defenders = np.sort(self.places[12:22, 0])[-1] if low > 0 else np.sort(self.places[1:11, 0])[0]
             want[assistant] = (np.clip(defenders, low, high), line)
@@ -224,11 +263,14 @@ class _Game:
         length = float(np.sqrt((way**2).sum()))
         limit = (9.5 if keeper else 9.0) * self.step
         self.ball = self.ball + way * min(1.0, limit / max(length, 1e-9))
+        if self.awaited is not None and length < TOUCH:
+            self.note(self.awaited)
+            self.awaited = None
 
 
-def simulate(seed: int, frames: int, fps: float) -> Play:
+def simulate(seed: int, frames: int, fps: float, kind: type[Game] = Game) -> Play:
     """A passage of play from kick-off on, the same for the same arguments."""
-    game = _Game(np.random.default_rng((seed, 12)), 1 / fps)
+    game = kind(np.random.default_rng((seed, 12)), 1 / fps)
     places = np.zeros((frames, PEOPLE, 2))
     headings, phases, speeds, raised = (np.zeros((frames, PEOPLE)) for _ in range(4))
     ball = np.zeros((frames, 3))
@@ -241,7 +283,8 @@ def simulate(seed: int, frames: int, fps: float) -> Play:
             game.decide()
         game.move()
         game.roll()
-    return Play(places, headings, phases, speeds, raised, ball)
+    actions = tuple(sorted(action for action in game.actions if action.frame < frames))
+    return Play(places, headings, phases, speeds, raised, ball, actions)
 
 
 def smooth(values: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:

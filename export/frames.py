@@ -18,7 +18,7 @@ def pictures(directory: Path, flag: str) -> list[Path]:
     """The .jpg and .png files under a folder, sorted; ExportError, which names the `flag`, if there are none."""
     files = sorted(file for file in directory.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
-        raise ExportError(f"{flag} {directory}: there are no .jpg or .png images in it.")
+        raise ExportError(f"{flag} {directory}: there are no .jpg or .png images in it. Give another folder.")
     return files
 
 

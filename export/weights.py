@@ -46,6 +46,9 @@ LARGEST_SHARE = 2.0
 
 EXPORT_AGAIN = "Give the .pt file, or export it again with `yolo export format=onnx dynamic=True`."
 
+ANY = "any"
+"""Role of weights whose classes are an element's own and none of the contract's."""
+
 Task = Literal["detect", "pose"]
 
 
@@ -78,6 +81,7 @@ class Weights:
 def load(source: str | os.PathLike[str], role: str, class_names: Mapping[str, str] | None = None) -> Weights:
     """Read weights for a role (player, pitch or ball): a .pt or .onnx file, or a hub name `owner/name:file`.
 
+    The role ANY takes a detect model whatever its classes are, and keeps them.
     `class_names` says which contract class a class of the weights is, where its own name does not.
     WeightsError with the file and the remedy if it cannot be that.
     """
@@ -397,6 +401,9 @@ def described(
             )
         return Weights(path, digest(path), task, form, model, (0,) * len(names), keypoint_dims=keypoints[1])
     ordered = [names[index] for index in sorted(names)]
+    if role == ANY:
+        own = tuple(range(len(ordered)))
+        return Weights(path, digest(path), task, form, model, own, names=tuple(ordered))
     if role == BALL_MODEL:
         # What is said of the player's classes need not be there.
         known = {name.strip().lower() for name in ordered}

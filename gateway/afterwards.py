@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -101,6 +102,12 @@ class Afterwards:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="afterwards", daemon=True)
             self._thread.start()
+
+    async def __aenter__(self) -> Afterwards:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Give up what is under way and what waits."""

@@ -5,28 +5,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
 
 from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
-from gateway.console.overview import look
-from gateway.console.server import open_console
+from gateway.console.overview import Overview, look
+from gateway.console.server import Console, open_console
 from gateway.doctor.finding import Finding
+from gateway.errors import GatewayError, StartupError, UnknownCamera
+from gateway.history import History
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras, camera_places, cameras_of
+from gateway.live.config import CameraConfig
+from gateway.live.rounds import SLOTS as LIVE_SLOTS
+from gateway.live.routes import cameras_router
+from gateway.live.viewer_routes import viewer_router
+from gateway.live.viewers import Viewers
 from gateway.metrics import Metrics, value_of
 from gateway.pace import Aim
 from gateway.pipeline import Pipeline
+from gateway.predictions import SLOTS as PREDICT_SLOTS
+from gateway.predictions import Predictions
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import add_error_answers
+from gateway.protocol.key_exchange import key_exchange_router
+from gateway.protocol.predict import check_startable, predict_router
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
+from gateway.subnet.encryption import SharedKeys
 from gateway.subnet.hotkey import load_hotkey
 from gateway.subnet.metagraph import REFRESH_INTERVAL_S, Metagraph
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.subnet.nonces import nonces_of
 from gateway.video.addresses import video_client
 from gateway.video.codec import choose_decoder
 from touchline import __version__
@@ -39,33 +53,34 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
     `findings` are the doctor's, which the console shows.
     """
+    check_startable(settings)
     own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     nvdec = choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
-    redis_url = settings.nonce_redis_url.get_secret_value()
-    redis = RedisNonces(redis_url, own_hotkey) if redis_url else None
-    nonces = redis or MemoryNonces()
+    nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
     metagraph = Metagraph(settings)
+    _tell_settings(metrics, settings)
     _watch_registration(metrics, metagraph, own_hotkey)
-    metrics.budget.set(Aim.of(settings).budget_s)
-    metrics.gpus.set(settings.gpu_count)
-    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     _warn_of_no_effect(settings)
-    busy = partial(_is_busy, metrics)
-    console = open_console(settings, busy)
+    console = open_console(settings, partial(_is_busy, metrics))
     history = console.history if console else None
+    configs = _cameras_at_start(settings, has_console=console is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with video_client(
-            connect_s=settings.download_timeout_s,
-            allow_private=settings.allow_private_video_hosts,
-            proxy=settings.video_proxy.get_secret_value(),
-        ) as client:
+        async with (
+            video_client(
+                connect_s=settings.download_timeout_s,
+                allow_private=settings.allow_private_video_hosts,
+                proxy=settings.video_proxy.get_secret_value(),
+            ) as client,
+            Afterwards(settings, metrics, partial(_is_busy, metrics)) as afterwards,
+        ):
             slots = settings.concurrent_challenges * settings.slots_per_challenge
+            slots += settings.concurrent_predictions * PREDICT_SLOTS + (LIVE_SLOTS if settings.live else 0)
             engine = app.state.engine = Engine(settings, metrics, slots=slots)
             pipeline = Pipeline(
                 settings,
@@ -77,18 +92,18 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 hold_videos=Afterwards.wanted(settings),
             )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
-            afterwards = Afterwards(settings, metrics, busy)
-            app.include_router(
-                soccer_router(
-                    challenges, metagraph, nonces, metrics, own_hotkey, history=history, afterwards=afterwards
-                )
-            )
+            predictions = Predictions(settings, metrics, engine, client)
+            admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
+            if "soccer" in settings.protocol_names:
+                app.include_router(key_exchange_router(admission, keys))
+                app.include_router(soccer_router(challenges, admission, metrics, afterwards, history=history))
+            if "predict" in settings.protocol_names:
+                app.include_router(predict_router(settings, predictions, challenges, history=history))
             app.include_router(status_router(engine, challenges, metagraph, nonces, metrics))
-            background = [asyncio.create_task(engine.watch_forever())]
-            if redis is not None:
-                background.append(asyncio.create_task(redis.watch_forever()))
-            if settings.refresh_nodes:
-                background.append(asyncio.create_task(metagraph.refresh_forever()))
+            cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
+            lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
+            lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
+            background = [asyncio.create_task(one) for one in lasting]
             _log.info(
                 "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
             )
@@ -103,20 +118,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 findings=findings,
             )
             try:
-                async with console.serving(view) if console else nullcontext():
+                async with _shown(console, view, cameras, settings, metrics):
                     yield
             finally:
-                for task in background:
-                    task.cancel()
-                for task in background:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                await _stop(background)
                 await challenges.close()
-                await asyncio.to_thread(afterwards.close)
                 await engine.close()
                 pipeline.close()
-                if redis is not None:
-                    await redis.close()
+                predictions.close()
+                await nonces.close()
 
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -127,6 +137,78 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
 
 def _is_busy(metrics: Metrics) -> bool:
     return value_of(metrics.in_progress) > 0
+
+
+def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:
+    """The cameras of CAMERAS_FILE. Raises StartupError."""
+    if not settings.live:
+        return []
+    if not has_console:
+        raise StartupError("LIVE=true wants the console's port, where cameras are seen: set CONSOLE_PORT")
+    camera_places(settings)
+    configs = cameras_of(settings.cameras_file)
+    most = settings.live_max_cameras
+    if len(configs) > most:
+        raise StartupError(f"CAMERAS_FILE has {len(configs)} cameras, LIVE_MAX_CAMERAS allows {most}")
+    return configs
+
+
+def _watch(
+    settings: Settings, metrics: Metrics, engine: Engine, challenges: Challenges, configs: Sequence[CameraConfig]
+) -> list[Cameras]:
+    """The cameras with the first ones added; none with LIVE=false. Raises StartupError."""
+    if not settings.live:
+        return []
+    cameras = Cameras(settings, metrics, engine, busy=lambda: challenges.in_progress > 0)
+    try:
+        for config in configs:
+            cameras.add(config)
+    except GatewayError as error:
+        raise StartupError(f"CAMERAS_FILE: {error}") from error
+    return [cameras]
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _tell_settings(metrics: Metrics, settings: Settings) -> None:
+    """What the settings say that alerts compare with."""
+    metrics.budget.set(Aim.of(settings).budget_s)
+    metrics.gpus.set(settings.gpu_count)
+    metrics.metagraph_interval.set(REFRESH_INTERVAL_S if settings.refresh_nodes else 0)
+
+
+@asynccontextmanager
+async def _shown(
+    console: Console | None,
+    view: Callable[[History], Overview],
+    cameras: Sequence[Cameras],
+    settings: Settings,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """During the block the operator sees the console, and the cameras in it."""
+    if console is None:
+        yield
+        return
+    viewers = [
+        Viewers(settings, metrics, one.views, one.describe, on_shown=partial(_count_shown, one)) for one in cameras
+    ]
+    async with console.serving(view, [*map(cameras_router, cameras), *map(viewer_router, viewers)]):
+        try:
+            yield
+        finally:
+            for one in viewers:
+                await one.close()
+
+
+def _count_shown(cameras: Cameras, name: str) -> None:
+    with suppress(UnknownCamera):
+        cameras.get(name).shown += 1
 
 
 def _watch_registration(metrics: Metrics, metagraph: Metagraph, own_hotkey: str) -> None:

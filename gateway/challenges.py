@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.errors import Busy, InferenceUnavailable
+from gateway.errors import InferenceUnavailable
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics
+from gateway.pace import Aim
 from gateway.pipeline import Answer, Pipeline
+from gateway.places import Places, Turn
 from gateway.settings import Settings
 
 
@@ -18,6 +20,7 @@ class _Shared:
     """An answer that is being computed or was, and how many wait for it."""
 
     task: asyncio.Task[Answer]
+    turn: Turn
     waiting: int = 0
 
 
@@ -28,30 +31,40 @@ class Challenges:
         self._metrics = metrics
         self._engine = engine
         self._pipeline = pipeline
-        self._places = settings.concurrent_challenges
+        self._places = Places(settings.concurrent_challenges, settings.queue_s, Aim.of(settings).budget_s)
         self._keep_s = settings.answer_cache_s
         self._shared: dict[str, _Shared] = {}
-        self.in_progress = 0
-        metrics.limit.set(self._places)
+        metrics.limit.set(self._places.count)
+        metrics.queued.set_function(lambda: float(self._places.queued))
         metrics.in_progress.set_function(lambda: float(self.in_progress))
 
     @property
-    def available(self) -> bool:
-        """The next challenge would be taken."""
-        return self._engine.ready and self.in_progress < self._places
+    def in_progress(self) -> int:
+        return self._places.in_progress
 
-    async def answer(self, video_url: str) -> Answer:
+    @property
+    def available(self) -> bool:
+        """The next challenge would be worked on at once."""
+        return self._engine.ready and self._places.free
+
+    async def answer(self, video_url: str, stake: float = 0.0) -> Answer:
         """Answer a video. Raises InferenceUnavailable or Busy when not taken, else what the pipeline raises.
+
+        Where no place is free, it waits for one up to QUEUE_S; the most `stake` goes first.
 
         A video that is being answered, or was within ANSWER_CACHE_S, is not computed again.
         """
         shared = self._shared.get(video_url)
         if shared is None:
-            self._take_place()
-            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._pipeline.answer(video_url)))
-            shared.task.add_done_callback(partial(self._finished, video_url))
+            if not self._engine.ready:
+                raise InferenceUnavailable(self._engine.why_not_ready)
+            turn = self._places.enter(stake)
+            shared = self._shared[video_url] = _Shared(asyncio.create_task(self._work(video_url, turn)), turn)
+            # Not in a finally inside the task: one that is cancelled before its first step never gets there.
+            shared.task.add_done_callback(partial(self._finished, video_url, turn))
         else:
             self._metrics.reused.inc()
+            shared.turn.stake = max(shared.turn.stake, stake)
         shared.waiting += 1
         try:
             return await asyncio.shield(shared.task)
@@ -70,18 +83,15 @@ class Challenges:
         if under_way:
             await asyncio.wait(under_way)
 
-    def _take_place(self) -> None:
-        """One more challenge in progress; `_finished` gives the place back."""
-        if not self._engine.ready:
-            raise InferenceUnavailable(self._engine.why_not_ready)
-        if self.in_progress >= self._places:
-            raise Busy(f"{self.in_progress} challenges are being worked on, MAX_CONCURRENT_CHALLENGES allows no more")
-        self.in_progress += 1
+    async def _work(self, video_url: str, turn: Turn) -> Answer:
+        waited_s = await turn.wait()
+        self._metrics.queue_seconds.observe(waited_s)
+        return await self._pipeline.answer(video_url, waited_s)
 
-    def _finished(self, video_url: str, task: asyncio.Task[Answer]) -> None:
+    def _finished(self, video_url: str, turn: Turn, task: asyncio.Task[Answer]) -> None:
         """Give the place back, forget a failed answer at once and a good one later."""
-        self.in_progress -= 1
         failed = task.cancelled() or task.exception() is not None
+        turn.leave(answered=not failed)
         wait_s = 0.0 if failed else self._keep_s
 
         def forget() -> None:

@@ -10,7 +10,7 @@ class GatewayError(Exception):
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "internal"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
 
 def every_reason(kind: type[GatewayError]) -> list[str]:
@@ -24,6 +24,18 @@ class BadRequest(GatewayError):
 
 class BadChallenge(GatewayError):
     status, reason = 422, "bad_challenge"
+
+
+class UnknownKey(GatewayError):
+    """Of the encrypted variant: the key is not known, or not any more. 400 as with the subnet's own miner."""
+
+    status, reason = 400, "unknown_key"
+
+
+class RequestTimedOut(GatewayError):
+    """The body did not come."""
+
+    status, reason = 408, "request_timed_out"
 
 
 class Unauthorized(GatewayError):
@@ -64,6 +76,48 @@ class DownloadTimedOut(GatewayError):
 
 class BadVideo(GatewayError):
     status, reason = 422, "bad_video"
+
+
+class CameraError(GatewayError):
+    """Said on the operator's port, of no challenge."""
+
+    reason = "camera"
+
+
+class BadCamera(CameraError):
+    status, reason = 422, "bad_camera"
+
+
+class SourceNotAllowed(CameraError):
+    """A camera is not where cameras may be."""
+
+    status, reason = 403, "source_not_allowed"
+
+
+class UnknownCamera(CameraError):
+    status, reason = 404, "unknown_camera"
+
+
+class CameraExists(CameraError):
+    status, reason = 409, "camera_exists"
+
+
+class NoPicture(CameraError):
+    """Of a camera that sends none now."""
+
+    status, reason, retry_after_s = 503, "no_picture", 1
+
+
+class TooManyViewers(CameraError):
+    status, reason, retry_after_s = 503, "too_many_viewers", 5
+
+
+class TooManyCameras(CameraError):
+    status, reason, retry_after_s = 503, "too_many_cameras", 5
+
+
+class BadPicture(GatewayError):
+    status, reason = 422, "bad_picture"
 
 
 class InferenceUnavailable(GatewayError):

@@ -13,7 +13,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway.errors import GatewayError, every_reason
+from gateway.errors import CameraError, GatewayError, every_reason
 from touchline import __version__
 from touchline.stages import TIMES
 
@@ -59,6 +59,21 @@ class Metrics:
         self.in_progress = Gauge(
             "touchline_challenges_in_progress", "Challenges being worked on.", registry=self.registry
         )
+        self.predictions = Counter(
+            "touchline_predictions", "Requests of POST /predict by outcome: answered, or why not.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prediction_seconds = Histogram(
+            "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.queued = Gauge(
+            "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
+        )
+        self.queue_seconds = Histogram(
+            "touchline_queue_seconds", "How long a challenge waited for its place.",
+            buckets=(0.001, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
         self.reused = Counter(
             "touchline_answers_reused", "Challenges whose video was being answered already, or had just been.",
             registry=self.registry,
@@ -138,16 +153,87 @@ class Metrics:
         self.models = Gauge(
             "touchline_model_info", "Models in use, always 1.", ["model", "version"], registry=self.registry
         )
+        self.viewers = ViewerMetrics(self.registry)
+        self.live_frames = Counter(
+            "touchline_live_frames", "Frames of cameras: received, inferred, or dropped and why.", ["camera", "kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.live_connections = Counter(
+            "touchline_live_connections", "Connections to cameras: live, or why they failed or ended.",
+            ["camera", "outcome"], registry=self.registry,
+        )  # fmt: skip
+        self.live_cameras = Gauge("touchline_live_cameras", "Cameras by state.", ["state"], registry=self.registry)
+        self.live_last_frame = Gauge(
+            "touchline_live_last_frame_timestamp_seconds", "When a frame last came; before the first: when added.",
+            ["camera"], registry=self.registry,
+        )  # fmt: skip
+        self.live_still = Gauge(
+            "touchline_live_still_seconds", "For how long the picture has not changed; 0 while it does.", ["camera"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.live_behind = Gauge(
+            "touchline_live_behind", "1 while the engine infers fewer frames than it should.", ["camera"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.live_delay = Histogram(
+            "touchline_live_delay_seconds", "From a frame's arrival until viewers can have it.", ["camera"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.live_stage_seconds = Histogram(
+            "touchline_live_stage_seconds", "Time of a frame's stages in a round of cameras.", ["stage"],
+            buckets=(0.001, 0.0025, *_SECONDS), registry=self.registry,
+        )  # fmt: skip
+        self.live_batch = Histogram(
+            "touchline_live_batch_frames", "Frames in a round of cameras.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+            registry=self.registry,
+        )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
+        self._name_labels()
+
+    def _name_labels(self) -> None:
+        """Series that are counted from 0, so that a rate sees the first one."""
         for stage in TIMES:
             self.stage_seconds.labels(stage)
-        for outcome in ("answered", "client_gone", *every_reason(GatewayError)):
+        others = every_reason(CameraError)
+        for outcome in ("answered", "client_gone", *(one for one in every_reason(GatewayError) if one not in others)):
             self.challenges.labels(outcome)
+            self.predictions.labels(outcome)
         for kind in ("decoded", "inferred"):
             self.frames.labels(kind)
         for kind in ("planned", "actual"):
             self.stride.labels(kind)
+
+
+class ViewerMetrics:
+    """Who watches cameras, and what they are sent."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.watching = Gauge(
+            "touchline_live_viewers", "Viewers of cameras now.", ["kind"], registry=registry
+        )  # fmt: skip
+        self.sent = Counter(
+            "touchline_live_pictures_sent", "Frames of cameras that were sent to viewers, with a picture or without.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.skipped = Counter(
+            "touchline_live_pictures_skipped", "Frames that a viewer did not get: it is slow, or asked for fewer.",
+            ["kind", "reason"], registry=registry,
+        )  # fmt: skip
+        self.sent_bytes = Counter(
+            "touchline_live_sent_bytes", "Bytes of frames that were sent to viewers.", ["kind"], registry=registry
+        )
+        self.encodes = Counter(
+            "touchline_live_encodes", "Pictures compressed for viewers, each for all that want the same.",
+            registry=registry,
+        )  # fmt: skip
+        for kind in ("websocket", "mjpeg", "picture"):
+            self.sent.labels(kind)
+            self.sent_bytes.labels(kind)
+        for kind in ("websocket", "mjpeg"):
+            self.watching.labels(kind)
+            for reason in ("slow", "rate"):
+                self.skipped.labels(kind, reason)
 
 
 def value_of(metric: MetricWrapperBase) -> float:

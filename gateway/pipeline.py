@@ -177,8 +177,8 @@ class Pipeline:
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def answer(self, video_url: str) -> Answer:
-        """Download, decode, infer and track `video_url`.
+    async def answer(self, video_url: str, waited_s: float = 0.0) -> Answer:
+        """Download, decode, infer and track `video_url`, which has waited for so long already: it is of its time.
 
         Raises a GatewayError that says what went wrong. However it ends, also by cancellation, no file, slot, task or
         busy thread is left.
@@ -192,7 +192,7 @@ class Pipeline:
                     DecodingThread(self._decoder(file, share.input_size)) as decoding,
                     self._learning(),
                 ):
-                    return await _Run(self, video_url, file, decoding, share).answer()
+                    return await _Run(self, video_url, file, decoding, share, waited_s=waited_s).answer()
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the challenge took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
         except BaseExceptionGroup as group:
@@ -252,7 +252,14 @@ class _Run:
     """One challenge under way: four stages, joined by the slots and one queue."""
 
     def __init__(
-        self, pipeline: Pipeline, video_url: str, file: GrowingFile, decoding: DecodingThread, share: Share
+        self,
+        pipeline: Pipeline,
+        video_url: str,
+        file: GrowingFile,
+        decoding: DecodingThread,
+        share: Share,
+        *,
+        waited_s: float,
     ) -> None:
         self._pipeline = pipeline
         self._share = share
@@ -262,6 +269,7 @@ class _Run:
         self._decoding = decoding
         self._decoder = decoding.decoder
         self._started = time.perf_counter()
+        self._waited_s = waited_s
         self._times = StageTimes()
         self._inferring = _BusyClock()
         self._inferred_count = 0
@@ -285,7 +293,7 @@ class _Run:
             await self._decode(info, pace, tasks)
         tracks, keypoints = tracking.result()
         self._times.infer_s = self._inferring.busy_s
-        self._times.total_s = self._elapsed()
+        self._times.total_s = self._elapsed() + self._waited_s
         return Answer(
             self._decoder.frame_count,
             self._inferred_count,
@@ -387,11 +395,11 @@ class _Run:
         by_size = seen * size / read if size and read > 4 * LOOKAHEAD_BYTES else None
         written = self._file.written
         return Left(
-            elapsed_s,
+            elapsed_s + self._waited_s,
             frames_expected(info.frames, info.duration_s, info.fps, seen, by_size) - seen,
             self._pending_s,
             self._pipeline.under_way,
-            self._times.download_s or (elapsed_s * size / written if size and written else 0.0),
+            self._waited_s + (self._times.download_s or (elapsed_s * size / written if size and written else 0.0)),
         )
 
     def _elapsed(self) -> float:

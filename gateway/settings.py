@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from touchline.contract import CLASS_NAMES
+
 FINNEY_NETUID = 44
 FASTEST_S = 2.0
 """What the fastest miners of the subnet take."""
 QUALITY_FLOOR = 0.94
 """Share of the people that a good answer finds."""
+PROTOCOLS = ("soccer", "predict", "private")
+"""What may be asked, each with a file in gateway/protocol/."""
 _DEVICES = Path("/dev")
 _NVIDIA_DEVICE = _DEVICES / "nvidiactl"
 _OTHER_WORDS = {
@@ -52,6 +56,11 @@ class Settings(BaseSettings):
         le=65535,
         description="Port that `touchline register` announces, where another one leads here. 0: PORT.",
     )
+    protocols: str = Field(
+        "soccer",
+        description="Contracts that are answered, with commas between: soccer (POST /soccer/challenge), predict "
+        "(POST /predict), private (POST /challenge).",
+    )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Verbosity of the log."
     )
@@ -67,11 +76,11 @@ class Settings(BaseSettings):
         True, description="Read the nodes from the chain every 5 minutes; false: NODES_FILE only."
     )
     load_old_nodes: bool = Field(True, description="Use NODES_FILE at start until the chain has answered.")
-    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph.")
+    nodes_file: Path = Field(Path("nodes.json"), description="The saved metagraph; used nonces lie beside it.")
 
     nonce_redis_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: memory.",
+        description="Redis for used nonces, redis://HOST:PORT, where several gateways serve one hotkey. Empty: a file.",
     )
 
     triton_urls: str = Field(
@@ -115,6 +124,9 @@ class Settings(BaseSettings):
     enable_torch_compile: bool = Field(False, description="Accepted from old .env files, has no effect.")
 
     max_concurrent_challenges: int = Field(0, ge=0, description="Challenges at once. 0: 4 a GPU, 2 on a CPU.")
+    queue_s: float = Field(
+        8.0, ge=0, description="Longest wait for a place when all are taken, the most stake first. 0: none waits."
+    )
     challenge_budget_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="Seconds until the answer: as many frames are inferred as fit. auto: as many as score best.",
@@ -150,12 +162,56 @@ class Settings(BaseSettings):
     keep_challenges_mb: int = Field(1000, gt=0, description="Room for them; the oldest make way.")
     keep_folder: Path = Field(Path("challenges"), description="Where kept challenges lie.")
 
+    predict_token: SecretStr = Field(
+        SecretStr(""),
+        description="What callers of POST /predict send as `Authorization: Bearer`; only where HOST is this host's own "
+        "may it be empty.",
+    )
+    predict_objects: str = Field(
+        ",".join(CLASS_NAMES),
+        description="Classes that POST /predict answers, in the order of the element's objects: the first is cls_id 0.",
+    )
+    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
+    max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
+
     console_host: str = Field("127.0.0.1", description="Address of the operator's console; others need CONSOLE_TOKEN.")
     console_port: int = Field(7998, ge=0, le=65535, description="Port of the console. 0: no console.")
     console_token: str = Field("", description="Password of the console, with any user name.")
     console_challenges: int = Field(
         50, ge=1, le=1000, description="Challenges the console keeps, about half a MB each."
     )
+
+    live: bool = Field(False, description="Watch cameras: pages, pictures and boxes at /live on the console's port.")
+    cameras_file: Path | None = Field(None, description="YAML file of the cameras at start; docs/live.md has one.")
+    live_allowed: str = Field(
+        "",
+        description="Networks and host names that cameras may be at, with commas between. Empty: all but this machine, "
+        "link-local and multicast addresses.",
+    )
+    live_files_dir: Path | None = Field(None, description="Folder whose files may be cameras. Empty: none.")
+    live_max_cameras: int = Field(16, ge=1, le=256, description="Cameras at once.")
+    live_viewers: int = Field(64, ge=1, le=4096, description="Viewers at once, WebSockets and MJPEG together.")
+    live_share: float = Field(
+        0.25, gt=0, le=0.9, description="Share of the engine that cameras may take while a challenge is answered."
+    )
+    live_transport: Literal["tcp", "udp"] = Field("tcp", description="How RTSP cameras send, if they do not say.")
+    live_timeout_s: float = Field(5.0, gt=0, le=60, description="A camera silent for so long is connected anew.")
+    live_stalled_s: float = Field(2.0, gt=0, le=60, description="A camera without a frame for so long is stalled.")
+    live_batch_wait_ms: float = Field(
+        20.0, ge=0, le=1000, description="Longest wait of a round for frames of further cameras."
+    )
+    live_max_age_s: float = Field(0.5, gt=0, le=60, description="Frames of cameras that are older are not inferred.")
+    live_still_s: float = Field(10.0, gt=0, description="A picture unchanged for so long is told as still.")
+    live_reconnect_still_s: float = Field(
+        0.0, ge=0, description="A camera whose picture is unchanged for so long is connected anew. 0: never."
+    )
+    batch_accumulation_size: int = Field(1, ge=1, le=32, description="Newest frames of one camera a round, at most.")
+    frame_skip: int = Field(1, ge=1, le=100, description="Every n-th frame of a camera is inferred, at most.")
+    frame_jpeg_quality: int = Field(75, ge=1, le=100, description="JPEG quality of pictures for viewers.")
+    stream_resize_factor: float = Field(
+        1.0, gt=0, le=1, description="Pictures for viewers are made so much smaller, before MAX_STREAM_WIDTH."
+    )
+    max_stream_width: int = Field(640, ge=16, le=8192, description="Pictures for viewers are at most so wide.")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -178,10 +234,10 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file", "keep_folder")
+    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_files_dir")
     @classmethod
-    def _expand_home(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path else None
 
     @field_validator("gpus")
     @classmethod
@@ -190,6 +246,24 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"all|\d+(,\d+)*", gpus):
             raise ValueError("is all, or numbers of nvidia-smi with commas between, as 0,1")
         return gpus
+
+    @field_validator("protocols")
+    @classmethod
+    def _name_protocols(cls, protocols: str) -> str:
+        names = _names(protocols.lower())
+        unknown = [name for name in names if name not in PROTOCOLS]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no protocol; there are {', '.join(PROTOCOLS)}")
+        return ",".join(names)
+
+    @field_validator("predict_objects")
+    @classmethod
+    def _name_objects(cls, objects: str) -> str:
+        names = _names(objects.lower())
+        unknown = [name for name in names if name not in CLASS_NAMES]
+        if unknown or not names:
+            raise ValueError(f"{unknown[0] if unknown else 'nothing'} is no class; there are {', '.join(CLASS_NAMES)}")
+        return ",".join(names)
 
     @field_validator("triton_urls")
     @classmethod
@@ -208,6 +282,11 @@ class Settings(BaseSettings):
         if url and not re.fullmatch(r"https?://([^\s/@\"']+@)?(\[[0-9a-fA-F:.]+\]|[^\s/@:\"'\[\]]+)(:\d{1,5})?/?", url):
             raise ValueError("is not http(s)://[USER:PASSWORD@]HOST:PORT; SOCKS is not spoken")
         return proxy
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """PROTOCOLS, each once."""
+        return _names(self.protocols)
 
     @property
     def triton_addresses(self) -> tuple[str, ...]:
@@ -262,6 +341,21 @@ class Settings(BaseSettings):
         return self.max_concurrent_challenges or (4 * self.gpu_count if self.on_gpu else 2)
 
     @property
+    def concurrent_predictions(self) -> int:
+        """Requests of pictures that are looked at at once; one is computed while the next is read and decoded."""
+        return self.concurrent_challenges if "predict" in self.protocol_names else 0
+
+    @property
+    def predict_object_names(self) -> tuple[str, ...]:
+        """PREDICT_OBJECTS, each once."""
+        return _names(self.predict_objects)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Only this host's own users reach the gateway."""
+        return is_loopback(self.host)
+
+    @property
     def console_on_loopback(self) -> bool:
         return is_loopback(self.console_host)
 
@@ -273,6 +367,11 @@ class Settings(BaseSettings):
     @property
     def hotkey_file(self) -> Path:
         return self.wallet_path / self.wallet_name / "hotkeys" / self.hotkey_name
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    """What stands between the commas, each once."""
+    return tuple(dict.fromkeys(name for part in listed.split(",") if (name := " ".join(part.split()))))
 
 
 def _addresses(urls: str) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class LocalGateway:
             return None
 
     def wait_ready(
-        self, timeout_s: float = 60.0, waiting: Callable[[], None] = lambda: None, *, listening_is_enough: bool = False
+        self, timeout_s: float = 120.0, waiting: Callable[[], None] = lambda: None, *, listening_is_enough: bool = False
     ) -> None:
         """Return when the gateway is ready for challenges. Raises LocalStackError with the end of its log."""
         deadline = time.monotonic() + timeout_s

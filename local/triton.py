@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,8 @@ def free_ports(count: int) -> list[int]:
 
 class LocalTriton:
     """The server process: `start` it, wait until it is `ready`, `stop` it. It does not outlive its parent.
+
+    When the block ends that it serves, nobody waits for its answers any more: it is ended at once.
 
     `environment` is the virtual environment made from requirements/triton.txt. Output goes to `log`, or to the
     terminal when that is None.
@@ -139,21 +142,23 @@ class LocalTriton:
         return self._process.wait()
 
     def stop(self, timeout_s: float = 15.0) -> None:
-        """End the process and what it left in shared memory."""
+        """End the process when it has answered what it was asked; its models take three seconds to be unloaded."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
-            self._process = None
+        self.end()
+
+    def end(self) -> None:
+        """End the process at once, and what it left in shared memory, which is all that outlives it."""
+        self.kill()
+        self._process = None
         for region in Path("/dev/shm").glob(f"{self._region_prefix}*"):  # noqa: S108
             region.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End the process as a crash would, for tests."""
-        if self._process is not None:
+        """End the process as a crash would: all of it, and nothing is cleared away."""
+        if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
@@ -164,7 +169,7 @@ class LocalTriton:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.end()
 
     def _log_tail(self) -> str:
         if self.log is None or not self.log.exists():

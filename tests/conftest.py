@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from local.triton import LocalTriton
+from demo.clip import ClipPaths, make_clip
+from demo.match import Match
+from local.triton import PROJECT, LocalTriton
+from tests.support.commands import Touchline
 from tests.support.quick_models import write_quick_models
 
 # Tests start servers while gRPC runs in this process; its handlers of fork() now and then end such a child.
@@ -25,6 +29,21 @@ def quick_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTrit
     with LocalTriton(write_quick_models(directory / "models"), log=directory / "triton.log") as triton:
         triton.wait_ready()
         yield triton
+
+
+@pytest.fixture
+def touchline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Touchline:
+    return Touchline(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="session")
+def demo_clip() -> ClipPaths:
+    """The demo's clip where `make demo` leaves it. It takes a core a minute, so one worker makes it for all."""
+    directory = PROJECT / "out" / "clip"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_clip(directory, Match())
 
 
 @pytest.fixture(scope="session")

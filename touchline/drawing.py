@@ -62,7 +62,24 @@ def draw_answer(picture: Picture, view: FrameView, scale: float) -> None:
     if view.homography is not None:
         _draw_pitch_lines(picture, view.homography @ np.diag([1 / scale, 1 / scale, 1]))
     _draw_keypoints(picture, view, scale)
-    _draw_objects(picture, view.answer, scale)
+    draw_objects(picture, view.answer, scale)
+
+
+def draw_objects(picture: Picture, answer: FrameAnswer, scale: float) -> None:
+    """Draw a frame's boxes and who they are; a track of 0 is nobody known yet."""
+    if not len(answer.boxes):
+        return
+    detections = sv.Detections(xyxy=answer.boxes * np.float32(scale), class_id=answer.classes, tracker_id=answer.ids)
+    palette = sv.ColorPalette(list(CLASS_COLOURS))
+    sv.BoxAnnotator(color=palette, thickness=2).annotate(picture, detections)
+    sv.LabelAnnotator(
+        color=palette,
+        text_color=PAPER,
+        text_scale=0.4,
+        text_padding=3,
+        text_position=sv.Position.TOP_CENTER,
+        border_radius=3,
+    ).annotate(picture, detections, labels=list(map(_label, answer.classes.tolist(), answer.ids.tolist())))
 
 
 def write(
@@ -133,24 +150,8 @@ def _draw_keypoints(picture: Picture, view: FrameView, scale: float) -> None:
         ).annotate(picture, beside, labels=[str(number) for number in range(1, points.shape[1] + 1)])
 
 
-def _draw_objects(picture: Picture, answer: FrameAnswer, scale: float) -> None:
-    if not len(answer.boxes):
-        return
-    detections = sv.Detections(xyxy=answer.boxes * np.float32(scale), class_id=answer.classes, tracker_id=answer.ids)
-    palette = sv.ColorPalette(list(CLASS_COLOURS))
-    sv.BoxAnnotator(color=palette, thickness=2).annotate(picture, detections)
-    sv.LabelAnnotator(
-        color=palette,
-        text_color=PAPER,
-        text_scale=0.4,
-        text_padding=3,
-        text_position=sv.Position.TOP_CENTER,
-        border_radius=3,
-    ).annotate(picture, detections, labels=list(map(_label, answer.classes.tolist(), answer.ids.tolist())))
-
-
 def _label(class_id: int, track: int) -> str:
     """Players are many and stand close: their colour says what they are, their label only who."""
     if class_id == PLAYER:
-        return str(track)
-    return CLASS_NAMES[class_id] if class_id == BALL else f"{track} {CLASS_NAMES[class_id]}"
+        return str(track or "?")
+    return CLASS_NAMES[class_id] if class_id == BALL or not track else f"{track} {CLASS_NAMES[class_id]}"

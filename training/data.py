@@ -89,10 +89,18 @@ def load_pitch(root: Path, split: str) -> list[PitchSample]:
     samples = []
     for path in sorted((root / split / "images").glob("*.jpg")):
         jpeg = path.read_bytes()
-        height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE).shape
+        height, width = grey(jpeg, path).shape
         points, visible = read_labels(root / split / "labels" / f"{path.stem}.txt", width, height)
         samples.append(checked_sample(path.stem, jpeg, points, visible, (width, height)))
     return samples
+
+
+def grey(jpeg: bytes, path: Path) -> Image:
+    """The picture uint8 [h, w]. Raises ValueError naming `path` where the bytes are no picture."""
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ValueError(f"{path} is no picture that can be read; give one or take it out")
+    return np.asarray(picture, np.uint8)
 
 
 def checked_sample(
@@ -254,7 +262,7 @@ def line_maps(lines: Lines, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     near = (cells.max(1) > -2).all(1) & (cells.min(1) < limit + 2).all(1) & (np.abs(cells).max((1, 2)) < FAR_OFF / 2)
     for kind, (start, end) in zip(lines.kinds[near], np.round(cells[near] * 16).astype(int).tolist(), strict=True):
         cv2.line(maps[kind], start, end, 255, 1, cv2.LINE_AA, 4)
-    return maps.astype(np.float32) / 255
+    return np.asarray(maps.astype(np.float32) / 255, np.float32)
 
 
 class PitchDataset(Dataset[dict[str, Tensor]]):

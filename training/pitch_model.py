@@ -146,4 +146,5 @@ def load(path: Path) -> PitchNet:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     net = PitchNet(stored["width"])
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["state"].items()})
-    return net.eval()
+    net.eval()
+    return net

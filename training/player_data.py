@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from touchline.contract import BALL, GOALKEEPER, LETTERBOX_GREY, Letterbox
-from training.data import Image, Rng, degrade, move, random_view, recolour
+from training.data import Image, Rng, degrade, grey, move, random_view, recolour
 from training.kits import change_kits
 
 Boxes = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ def load_players(root: Path, split: str) -> list[PlayerSample]:
     samples = []
     for path in sorted((root / split / "images").glob("*.jpg")):
         jpeg = path.read_bytes()
-        height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE).shape
+        height, width = grey(jpeg, path).shape
         text = (root / split / "labels" / f"{path.stem}.txt").read_text().split()
         rows = np.array(text, np.float32).reshape(-1, 5)
         centre, half = rows[:, 1:3], rows[:, 3:] / 2

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.afterwards import Marks
-from gateway.console.guard import HEADERS, refusal
+from gateway.console.guard import Guard
 from gateway.console.overview import Overview
 from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
 from gateway.history import Entry, History, Scene, Work
@@ -31,8 +31,10 @@ _NOW = {"Cache-Control": "no-store"}
 Shown = Literal["all", "answered", "refused"]
 
 
-def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview], token: str) -> FastAPI:
-    """The console, an application of its own."""
+def build_pages(
+    history: History, drawing: Drawing, look: Callable[[], Overview], token: str, cameras: Sequence[APIRouter] = ()
+) -> FastAPI:
+    """The console, an application of its own. `cameras` are their routes, where there are cameras."""
     app = FastAPI(title="Touchline console", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/console/static", StaticFiles(directory=_HERE / "static"), name="static")
     templates = Environment(
@@ -44,11 +46,7 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
     def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(templates.get_template(template).render(values), status, _NOW)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = refusal(request.headers, request.url.hostname or "", token) or await call_next(request)
-        response.headers.update(HEADERS)
-        return response
+    app.add_middleware(Guard, token=token)
 
     @app.get("/")
     async def root() -> Response:
@@ -58,7 +56,8 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
     async def front(show: Shown = "all") -> Response:
         entries = [entry for entry in history if show == "all" or (entry.work is None) == (show == "refused")]
         longest = max((max(entry.work.stages.values()) for entry in entries if entry.work), default=0.0)
-        return page("front.html", now=look(), entries=entries, show=show, longest_s=longest, stages=STAGES)
+        told: dict[str, Any] = {"entries": entries, "show": show, "longest_s": longest, "cameras": bool(cameras)}
+        return page("front.html", now=look(), stages=STAGES, **told)
 
     @app.get("/console/challenges/{key}")
     async def challenge(key: int) -> Response:
@@ -81,6 +80,15 @@ def build_pages(history: History, drawing: Drawing, look: Callable[[], Overview]
         work = kept(key, number)
         png = await drawing.draw(lambda: pitch_map(work.scenes[number], work.stills.letterbox))
         return Response(png, media_type="image/png", headers=_FOREVER)
+
+    if cameras:
+
+        @app.get("/live")
+        async def live() -> Response:
+            return page("live.html", classes=CLASS_NAMES)
+
+    for router in cameras:
+        app.include_router(router)
 
     def kept(key: int, number: int) -> Work:
         entry = history.find(key)

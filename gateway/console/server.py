@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
+from fastapi import APIRouter
 
 from gateway.console.overview import Overview
 from gateway.console.pages import build_pages
 from gateway.console.pictures import Drawing
-from gateway.errors import StartupError
+from gateway.errors import GatewayError, StartupError
 from gateway.history import History
 from gateway.listening import bind
+from gateway.live.routes import answer_error
+from gateway.live.viewers import limit_unsent
 from gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
 _LAST_REQUESTS_S = 2
+_LONGEST_MESSAGE = 64 * 1024
 
 
 class Console:
@@ -32,12 +36,22 @@ class Console:
         self._socket = listener
 
     @asynccontextmanager
-    async def serving(self, look: Callable[[History], Overview]) -> AsyncIterator[None]:
-        """Serve the pages during the block."""
-        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token)
+    async def serving(
+        self, look: Callable[[History], Overview], routers: Sequence[APIRouter] = ()
+    ) -> AsyncIterator[None]:
+        """Serve the pages during the block, and what `routers` add."""
+        pages = build_pages(self.history, self._drawing, lambda: look(self.history), self._token, routers)
+        pages.add_exception_handler(GatewayError, answer_error)
         server = _Server(
             uvicorn.Config(
-                pages, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S
+                pages,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_LAST_REQUESTS_S,
+                # Pictures do not shrink, and viewers say little.
+                ws_per_message_deflate=False,
+                ws_max_size=_LONGEST_MESSAGE,
             )
         )
         serving = asyncio.create_task(server.serve([self._socket]))
@@ -85,4 +99,5 @@ def _listen(host: str, port: int) -> socket.socket:
     first, *others = bind(host, port, prefix="CONSOLE_", none_allowed=True)
     for other in others:  # localhost is two addresses
         other.close()
+    limit_unsent(first)
     return first

@@ -6,18 +6,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
-from typing import TypeVar
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest, GatewayError, RequestTimedOut
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, StageTimes
 from gateway.subnet.signing import VALIDATOR_HOTKEY
 
 CLIENT_CLOSED_REQUEST = 499
+BODY_TIMEOUT_S: Final = 10.0
+"""So long a body may take: a challenge is one packet."""
+DISCARD_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -49,13 +54,39 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` bytes. Raises BadRequest as soon as there are more."""
+    """The body, of at most `limit` bytes. Raises BadRequest when there are more, RequestTimedOut when it is slow."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        await discard_body(request, limit)
+        raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BadRequest(f"the body is larger than {limit} bytes; a challenge is one small JSON object")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError as error:
+        raise RequestTimedOut(f"the body did not come within {BODY_TIMEOUT_S:g} s") from error
     return bytes(body)
+
+
+async def discard_body(request: Request, limit: int) -> None:
+    """Read and forget the body of one who is refused, at most `limit` bytes and for a moment.
+
+    An answer that leaves while the body is still coming is lost to most clients, with the connection.
+    """
+    left = limit
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DISCARD_S):
+            async for chunk in request.stream():
+                left -= len(chunk)
+                if left < 0:
+                    return
+
+
+def _too_large(limit: int) -> BadRequest:
+    return BadRequest(f"the body is larger than {limit} bytes; a challenge is one small JSON object")
 
 
 async def until_disconnect(request: Request, work: Awaitable[_Result]) -> _Result:

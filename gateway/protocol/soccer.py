@@ -17,44 +17,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadRequest, Unauthorized
+from gateway.errors import BadChallenge, BadRequest
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer
+from gateway.protocol.admission import Admission
 from gateway.protocol.http import (
     CLIENT_CLOSED_REQUEST,
     ClientGone,
     count_answered,
-    read_body,
     remember,
     server_timing,
     stages_of,
     until_disconnect,
 )
-from gateway.subnet.metagraph import Metagraph
-from gateway.subnet.nonces import NonceStore
-from gateway.subnet.signing import (
-    VALIDATOR_HOTKEY,
-    check_nonce_time,
-    check_signature,
-    read_credentials,
-    signed_messages,
-)
+from gateway.subnet.signing import VALIDATOR_HOTKEY
 from touchline import __version__
 
-MAX_BODY_BYTES = 64 * 1024
 FRAMES_A_PIECE = 250
 """So many frames of the answer are in memory at once."""
 
 
 def soccer_router(
     challenges: Challenges,
-    metagraph: Metagraph,
-    nonces: NonceStore,
+    admission: Admission,
     metrics: Metrics,
-    own_hotkey: str,
-    *,
     afterwards: Afterwards,
+    *,
     history: History | None = None,
 ) -> APIRouter:
     """The route, over what the lifespan built."""
@@ -63,12 +52,11 @@ def soccer_router(
     @router.post("/soccer/challenge")
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
-        body = await read_body(request, MAX_BODY_BYTES)
-        await _admit(request, body)
-        wanted = read_challenge(body)
+        admitted = await admission.body(request)
+        wanted = read_challenge(admitted.body)
         request.state.challenge_id = wanted.challenge_id
         try:
-            answer = await until_disconnect(request, challenges.answer(wanted.video_url))
+            answer = await until_disconnect(request, challenges.answer(wanted.video_url, admitted.stake))
         except ClientGone:
             metrics.challenges.labels("client_gone").inc()
             remember(history, request, "client_gone", "the caller hung up before the answer was ready")
@@ -100,17 +88,6 @@ def soccer_router(
         count_answered(metrics, request.state.challenge_id, answer, stages)
         remember(history, request, "answered", answer=answer, stages=stages)
         _follow_up(afterwards, request, answer)
-
-    async def _admit(request: Request, body: bytes) -> None:
-        """No work is done for a stranger: whom it is for, when, who, with what stake, and only then the signature."""
-        credentials = read_credentials(request.headers)
-        if credentials.miner_hotkey != own_hotkey:
-            raise Unauthorized(f"the request is signed for miner {credentials.miner_hotkey}, this is {own_hotkey}")
-        check_nonce_time(credentials.nonce)
-        metagraph.check_stake(credentials.validator_hotkey)
-        messages = signed_messages(credentials.nonce, credentials.miner_hotkey, body)
-        check_signature(credentials.validator_hotkey, credentials.signature, messages)
-        await nonces.use(credentials.validator_hotkey, credentials.nonce)
 
     return router
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -14,11 +14,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.errors import NoncesUnavailable, StartupError, Unauthorized
+from gateway.errors import Busy, NoncesUnavailable, StartupError, Unauthorized
+from gateway.settings import Settings
+from gateway.subnet.nonce_journal import RETRY_S, NonceJournal, Use
 from gateway.subnet.signing import NONCE_WINDOW_S
 
 REMEMBERED_S = 2 * NONCE_WINDOW_S
 """A nonce from the future end of the window stays valid for twice the window."""
+FORGOTTEN_S = 2 * 3600.0
+"""So long nonces of one gateway are remembered in truth, for clocks that jump."""
+MOST_A_VALIDATOR = 5000
+"""Within REMEMBERED_S; older ones make room. About a megabyte."""
+SWEEP_S = 60.0
 REDIS_TIMEOUT_S = 1.0
 WATCH_INTERVAL_S = 1.0
 
@@ -38,29 +45,98 @@ class NonceStore(Protocol):
     async def use(self, validator_hotkey: str, nonce: str) -> None:
         """Raises Unauthorized when this validator used `nonce` before, NoncesUnavailable when that is not known."""
 
+    async def watch_forever(self) -> None:
+        """Know beside the challenges whether `use` works."""
 
-class MemoryNonces:
-    """Nonces of this process."""
+    async def close(self) -> None: ...
 
-    kept_in = "this process"
+
+def nonces_of(settings: Settings, own_hotkey: str) -> NonceStore:
+    """Those of NONCE_REDIS_URL, or a gateway's own beside NODES_FILE. Raises StartupError for a URL that is none."""
+    if url := settings.nonce_redis_url.get_secret_value():
+        return RedisNonces(url, own_hotkey)
+    return OwnNonces(NonceJournal(settings.nodes_file.with_name(f"nonces-{own_hotkey[:12]}.log")))
+
+
+class OwnNonces:
+    """Nonces of one gateway: in its memory, and in a journal from which the next one to start reads them.
+
+    They are remembered for longer than they could be used again, so that a clock that is set back opens nothing.
+    """
+
     why_not_ready = ""
 
-    def __init__(self) -> None:
-        self._used: set[tuple[str, str]] = set()
-        self._by_time: deque[tuple[float, tuple[str, str]]] = deque()
+    def __init__(self, journal: NonceJournal | None = None) -> None:
+        self._journal = journal
+        self._started = time.time()
+        self._used: dict[str, dict[str, float]] = {}
+        """By validator, oldest first: nonces, and when they were used on time.monotonic's clock."""
+        self._swept = float("-inf")
 
     def __len__(self) -> int:
-        return len(self._used)
+        return sum(map(len, self._used.values()))
+
+    @property
+    def kept_in(self) -> str:
+        return str(self._journal.path) if self._journal and self._journal.is_open else "this process"
 
     async def use(self, validator_hotkey: str, nonce: str, now_s: float | None = None) -> None:
         now = time.monotonic() if now_s is None else now_s
-        while self._by_time and self._by_time[0][0] < now - REMEMBERED_S:
-            self._used.discard(self._by_time.popleft()[1])
-        key = (validator_hotkey, nonce)
-        if key in self._used:
+        self._forget(now)
+        self.load()
+        if self._journal and not self._journal.is_open and int(nonce.partition("_")[0]) / 1e9 < self._started:
+            raise Unauthorized(
+                "the nonce is older than this gateway, which cannot read what the one before it was asked; sign again"
+            )
+        used = self._used.setdefault(validator_hotkey, {})
+        if nonce in used:
             raise _used_before()
-        self._used.add(key)
-        self._by_time.append((now, key))
+        if len(used) >= MOST_A_VALIDATOR:
+            oldest, when = next(iter(used.items()))
+            if when > now - REMEMBERED_S:
+                raise Busy(f"{validator_hotkey} has sent {MOST_A_VALIDATOR} requests in {REMEMBERED_S:.0f} s")
+            del used[oldest]
+        used[nonce] = now
+        if self._journal and not self._journal.add(Use(validator_hotkey, nonce, time.time()), len(self)):
+            self._journal.rewrite(self._uses(now))
+
+    async def watch_forever(self) -> None:
+        while True:
+            self.load()
+            await asyncio.sleep(RETRY_S)
+
+    def load(self) -> None:
+        """Take in what is in the journal, if it is not open yet and can be had."""
+        if self._journal is None or self._journal.is_open or (uses := self._journal.open()) is None:
+            return
+        now, wall = time.monotonic(), time.time()
+        meanwhile = list(self._uses(now))
+        self._used = {}
+        for use in sorted((*uses, *meanwhile), key=lambda use: use.when):
+            self._used.setdefault(use.validator_hotkey, {})[use.nonce] = now - max(0.0, wall - use.when)
+        self._swept = float("-inf")
+        self._forget(now)
+        self._journal.rewrite(self._uses(now))
+
+    async def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def _uses(self, now: float) -> Iterator[Use]:
+        wall = time.time()
+        for validator_hotkey, used in self._used.items():
+            for nonce, when in used.items():
+                yield Use(validator_hotkey, nonce, wall - (now - when))
+
+    def _forget(self, now: float) -> None:
+        """From time to time: what a clock that is two hours off could not bring back."""
+        if now - self._swept < SWEEP_S:
+            return
+        self._swept = now
+        for used in self._used.values():
+            while used and next(iter(used.values())) < now - FORGOTTEN_S:
+                del used[next(iter(used))]
+        self._used = {validator: used for validator, used in self._used.items() if used}
 
 
 class RedisNonces:

@@ -21,6 +21,10 @@ NONCE: Final = "nonce"
 SIGNATURE: Final = "signature"
 NONCE_WINDOW_S: Final = 120.0
 
+MOST_VALUES: Final = 1000
+"""More separators than this between the values of a body, and it counts as it came and in no other spelling."""
+
+_SEPARATORS = (b",", b"[", b"{")
 _NONCE_FORM = re.compile(r"(\d{15,20})_[A-Za-z0-9]{10}")
 
 
@@ -61,9 +65,16 @@ def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> list[bytes]:
     hash of the parsed body in the spelling of json.dumps counts too.
     """
     spellings = [body]
-    with suppress(ValueError, RecursionError):
-        spellings.append(json.dumps(json.loads(body)).encode())
+    # A challenge is a few texts. Many small values cost time to spell anew, and whoever sends them has proven nothing.
+    if sum(map(body.count, _SEPARATORS)) <= MOST_VALUES:
+        with suppress(ValueError, RecursionError):
+            spellings.append(json.dumps(json.loads(body)).encode())
     return [f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode() for spelling in spellings]
+
+
+def key_message(nonce: str, miner_hotkey: str, uuid: str) -> bytes:
+    """What is signed when a symmetric key is exchanged: its name stands where the hash of the body stands otherwise."""
+    return f"{nonce}:{miner_hotkey}:{uuid}".encode()
 
 
 def check_signature(validator_hotkey: str, signature: str, messages: list[bytes]) -> None:

@@ -14,6 +14,8 @@ SPOT_REACH = 0.0125
 that lies ready for a penalty is lost with it, until it is kicked."""
 MAX_SPEED = 0.8
 """Widths of the frame a second that the ball may cross, the camera's own movement included."""
+FAST_S = 0.15
+"""No ball is that fast for longer: it is braked, or kicked elsewhere."""
 _PENALTY_SPOTS = (8, 21)
 _HALFWAY, _CIRCLE = (14, 15), (30, 31)
 """Keypoints, from 0: the penalty spots; two points of each line that crosses at the centre spot."""
@@ -48,14 +50,15 @@ def not_on_a_spot(xyxy: Floats, keypoints: Points, width: int) -> npt.NDArray[np
 
 
 def ball_flights(
-    frame_numbers: Integers, xyxy: Floats, scores: Floats, *, reach: float, gap: int, start_cost: float
+    frame_numbers: Integers, xyxy: Floats, scores: Floats, *, reach: float, fast: float, gap: int, start_cost: float
 ) -> list[Integers]:
     """Indices of the boxes that are the ball, flight by flight: at most one box a frame, no flight beside another.
 
     `frame_numbers` int64 [n] ascend, several boxes may be of one frame; `xyxy` float32 [n, 4], `scores` float32 [n].
-    From one box of a flight to the next are at most `gap` frames and `reach` pixels a frame. Of all such flights those
-    are chosen whose scores add up to the most, less `start_cost` for each flight: a box alone must score higher than
-    that, several that follow each other support each other. (Viterbi 1967, with the links between any frames.)
+    From one box of a flight to the next are at most `gap` frames and `reach` pixels a frame, half of that from the
+    `fast`-th frame on. Of all such flights those are chosen whose scores add up to the most, less `start_cost` for each
+    flight: a box alone must score higher than that, several that follow each other support each other. (Viterbi 1967,
+    with the links between any frames.)
     """
     middles = (xyxy[:, :2] + xyxy[:, 2:]) / 2
     total = np.zeros(len(scores))
@@ -68,7 +71,8 @@ def ball_flights(
         for index in range(first, stop):
             before[index], previous = best, best_total - start_cost
             lengths = np.linalg.norm(middles[index] - middles[from_here:first], axis=1)
-            near = lengths <= reach * (frame - frame_numbers[from_here:first])
+            apart = frame - frame_numbers[from_here:first]
+            near = lengths <= reach * np.minimum(apart, (apart + fast) / 2)
             if near.any():
                 nearest = int(from_here + np.argmax(np.where(near, total[from_here:first], -np.inf)))
                 if total[nearest] > previous:

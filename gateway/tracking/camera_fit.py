@@ -65,22 +65,24 @@ class _Camera:
 
 def turning_camera(
     points: Floats, seen: Flags, ground: Floats, homographies: list[Floats | None], size: tuple[int, int]
-) -> list[Floats | None]:
-    """Better homographies, picture to pitch, of the frames in which the camera that fits most of them agrees.
+) -> tuple[list[Floats | None], Flags]:
+    """Better homographies, picture to pitch, of the frames in which the camera that fits most of them agrees: bool [n].
 
     `points` float64 [n, 32, 2] in pixels, `seen` bool [n, 32], `ground` float64 [32, 2] in cm; `homographies` of each
     frame alone, of a picture of this `size` (width, height). Those stay where another camera looks on, and all of them
-    where no standing camera explains half the clip.
+    where no standing camera explains half the clip. One frame between two of the camera's is the camera's as well:
+    where its keypoints say something else, they are wrong, and it has no homography.
     """
     alone = np.array([homography is not None for homography in homographies], bool)
+    nobody = np.zeros(len(alone), bool)
     if alone.sum() < 2:
-        return homographies
+        return homographies, nobody
     camera, decomposed = _decomposed(np.array([each for each in homographies if each is not None]), size)
     started = np.flatnonzero(alone)[decomposed]
     # Every frame with keypoints takes part, also one whose own homography is not trusted: from the nearest that is.
     usable = np.flatnonzero(seen.sum(axis=1) >= MIN_AGREEING)
     if len(started) < 2 or len(usable) < 2:
-        return homographies
+        return homographies, nobody
     camera = camera.only(np.abs(started[None] - usable[:, None]).argmin(axis=1))
     sightings = _sightings(points[usable], seen[usable], ground, size)
     some = np.unique(np.linspace(0, len(usable) - 1, CAMERA_SAMPLES).astype(int))
@@ -92,11 +94,15 @@ def turning_camera(
     agreeing = (seen[usable] & (off <= AGREES * size[0])).sum(axis=1)
     good = (agreeing >= MIN_AGREEING) & (agreeing >= MIN_AGREEING_SHARE * seen[usable].sum(axis=1))
     if good.sum() < 0.5 * alone.sum():
-        return homographies
-    better = list(homographies)
+        return homographies, nobody
+    better, steady = list(homographies), nobody
+    steady[usable[good]] = True
     for index, matrix in zip(usable[good].tolist(), np.linalg.inv(to_picture[good]), strict=True):
         better[index] = matrix
-    return better
+    between = np.flatnonzero(~steady[1:-1] & steady[:-2] & steady[2:]) + 1
+    for index in between.tolist():
+        better[index] = None
+    return better, steady
 
 
 def _sightings(points: Floats, seen: Flags, ground: Floats, size: tuple[int, int]) -> _Sightings:

@@ -7,12 +7,15 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_banded
 
 from touchline.homography import project
 from touchline.overlap import Boxes
 
 MAX_GAP_FRAMES = 12.0
 """Homographies that lie further apart are joined only where they are of pitch frames in a row, or but one."""
+LEAST_CURVATURE: Final = 1 / 3
+"""For slopes_along: of all curves through some values the one that is bent the least."""
 _SHIFT_RADIUS_PX = 6.0
 _NEAREST = 4
 _CLEAR_SHARE = 0.7
@@ -37,6 +40,8 @@ class CameraMotion:
     """bool [n]: whether the time up to the next one is known, too."""
     size: tuple[int, int]
     """Width and height of the picture."""
+    sure: bool
+    """Whether one camera was fitted to most of the homographies: one alone may be off by metres."""
 
     def at(self, frames: npt.NDArray[np.integer]) -> Points:
         """Pitch centimetres to pixels in the frames int [m]: float64 [m, 3, 3], NaN where it is not known."""
@@ -66,7 +71,7 @@ class CameraMotion:
         return np.asarray(seen[:, :2] / np.where(seen[:, 2:] > 0, seen[:, 2:], np.nan))
 
 
-NO_MOTION: Final = CameraMotion(np.empty(0), np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, bool), (1, 1))
+NO_MOTION: Final = CameraMotion(np.empty(0), np.empty((0, 3, 3)), np.empty((0, 3, 3)), np.empty(0, bool), (1, 1), False)
 
 
 def hermite(weight: Points, start: Points, end: Points, leave: Points, arrive: Points) -> Points:
@@ -80,8 +85,14 @@ def hermite(weight: Points, start: Points, end: Points, leave: Points, arrive: P
     )
 
 
-def camera_motion(times: Points, homographies: list[Points | None], size: tuple[int, int]) -> CameraMotion:
-    """From homographies, picture to pitch (touchline.homography), of frames `times`; `size` is (width, height)."""
+def camera_motion(
+    times: Points, homographies: list[Points | None], steady: npt.NDArray[np.bool_], size: tuple[int, int]
+) -> CameraMotion:
+    """From homographies, picture to pitch (touchline.homography), of frames `times`; `size` is (width, height).
+
+    `steady` bool [n]: which are of one camera that was fitted to all of them. It moves on the curve of least curvature,
+    where homographies of single frames, which are less sure, are joined by parabolas.
+    """
     found = np.array([index for index, homography in enumerate(homographies) if homography is not None], int)
     if not len(found):
         return NO_MOTION
@@ -98,27 +109,34 @@ def camera_motion(times: Points, homographies: list[Points | None], size: tuple[
     scales = np.cumprod(np.append(1 / first, np.where(joined, ratios, 1.0)))
     to_picture = to_picture * scales[:, None, None]
     joined = np.append(joined, False)
-    return CameraMotion(times[found], to_picture, slopes_along(times[found], to_picture, joined), joined, size)
+    slopes = slopes_along(times[found], to_picture, joined, bend=np.where(steady[found], LEAST_CURVATURE, 0.0))
+    return CameraMotion(times[found], to_picture, slopes, joined, size, bool(steady[found].mean() >= 0.5))
 
 
-def slopes_along(times: Points, values: Points, joined: npt.NDArray[np.bool_]) -> Points:
-    """Change of float64 [n, ...] a frame: of the parabola through both neighbours, or towards the only one.
+def slopes_along(
+    times: Points, values: Points, joined: npt.NDArray[np.bool_], *, bend: npt.NDArray[np.float64] | float
+) -> Points:
+    """Change of float64 [n, ...] a frame along curves through all values; 0 beside NaN.
 
-    `joined` bool [n]: whether the next value belongs to the same curve.
+    `joined` bool [n]: whether the next value belongs to the same curve. `bend`, one or float64 [n]: 0 gives the slope
+    of the parabola through both neighbours, or towards the only one; LEAST_CURVATURE the natural cubic spline, which
+    follows what moves evenly (de Boor, A Practical Guide to Splines, IV) but passes on noise; less lies between.
     """
-    shape = (-1, *([1] * (values.ndim - 1)))
-    joins = joined[:-1].reshape(shape)
-    spans = np.where(joins, np.diff(times).reshape(shape), 1.0)
-    speeds = np.where(joins, np.diff(values, axis=0) / spans, 0.0)
-    nothing = np.zeros_like(values[:1])
-    out, into = np.concatenate([speeds, nothing]), np.concatenate([nothing, speeds])
-    # Nearer neighbours tell more: the weights of a parabola through three points.
-    gap = np.ones((1, *([1] * (values.ndim - 1))))
-    until = np.concatenate([spans, gap]) * joined.reshape(shape)
-    since = np.concatenate([gap, spans]) * np.concatenate([[False], joined[:-1]]).reshape(shape)
-    both = (until > 0) & (since > 0)
-    blended = (out * since + into * until) / np.where(both, since + until, 1.0)
-    return np.asarray(np.where(both, blended, out + into))
+    flat = values.reshape(len(values), -1)
+    known = np.asarray(np.isfinite(flat).all(axis=1))
+    joins = joined[:-1] & known[:-1] & known[1:]
+    # Nearer neighbours tell more.
+    near = np.where(joins, 1 / np.where(joins, np.diff(times), 1.0), 0.0)
+    speeds = np.where(joins[:, None], np.diff(flat, axis=0), 0.0) * near[:, None]
+    into, out = np.append(0.0, near), np.append(near, 0.0)
+    nothing = np.zeros_like(flat[:1])
+    pulls = near[:, None] * speeds
+    total = np.concatenate([nothing, pulls]) + np.concatenate([pulls, nothing])
+    own = np.where(into + out > 0, (1 - np.asarray(bend)) * (into + out), 1.0)
+    # Slope i pulls on slope i - 1 from above the diagonal, on slope i + 1 from below.
+    bends = np.broadcast_to(bend, len(values))
+    above, below = np.append(0.0, (bends * out)[:-1]), np.append((bends * into)[1:], 0.0)
+    return np.asarray(solve_banded((1, 1), np.stack([above, own, below]), total)).reshape(values.shape)
 
 
 def camera_shift(before: Boxes, after: Boxes, reach: float, last: Shift) -> Shift:

@@ -17,6 +17,9 @@ FILL_MISSED_S = 1.0
 """And within this time, where only one inferred frame misses it."""
 SHAPE_S = 1.2
 """Standard deviation of the weights with which neighbours in time say how wide a person usually is."""
+FEET_BEND = 0.2
+"""Of people's curves on the pitch (slopes_along): between the spline, best for the even runs of the synthetic clips,
+and parabolas, best on real footage, whose feet are seen less exactly."""
 EDGE = 0.3
 """Who is out of sight has at most this share of the box between feet and edge in the picture."""
 LEAST_STEP_S = 0.1
@@ -37,9 +40,12 @@ class Sightings:
     feet: Points
     """float64 [n, 2] in cm on the pitch, NaN where it is not known."""
     xyxy: Floats
+    scores: Floats
 
     def only(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> Sightings:
-        return Sightings(self.samples[chosen], self.ids[chosen], self.feet[chosen], self.xyxy[chosen])
+        return Sightings(
+            self.samples[chosen], self.ids[chosen], self.feet[chosen], self.xyxy[chosen], self.scores[chosen]
+        )
 
     def along_tracks(self) -> Sightings:
         """Ordered by track and, in a track, by frame."""
@@ -51,6 +57,7 @@ class Sightings:
             np.concatenate([self.ids, others.ids]),
             np.concatenate([self.feet, others.feet]),
             np.concatenate([self.xyxy, others.xyxy]),
+            np.concatenate([self.scores, others.scores]),
         )
 
 
@@ -67,11 +74,13 @@ def filled_tracks(
     filled = (np.diff(seen.ids) == 0) & short
     lengths = np.ones(len(numbers), np.int32)
     lengths[:-1][filled] = gaps[filled]
-    speeds = _at_most(slopes_along(numbers.astype(np.float64), seen.feet, lengths > 1), MAX_SPEED_CM_PER_S / fps)
+    slopes = slopes_along(numbers.astype(np.float64), seen.feet, lengths > 1, bend=FEET_BEND)
+    speeds = _at_most(slopes, MAX_SPEED_CM_PER_S / fps)
     return Tracks(
         numbers.astype(np.int32),
         seen.ids.astype(np.int32),
         classes[seen.ids].astype(np.int8),
+        seen.scores,
         seen.xyxy,
         lengths,
         seen.feet.astype(np.float32),
@@ -108,7 +117,7 @@ def beyond_the_edge(seen: Sightings, frames: Integers, motion: CameraMotion, fps
     gone = np.isfinite(place).all(axis=1) & ~inside.all(axis=1)
     corner = place - size * (0.5, 1.0)
     xyxy = np.concatenate([corner, corner + size], axis=1)[gone].astype(np.float32)
-    return Sightings(seen.samples[rows][gone] + step, seen.ids[rows][gone], feet[gone], xyxy)
+    return Sightings(seen.samples[rows][gone] + step, seen.ids[rows][gone], feet[gone], xyxy, seen.scores[rows][gone])
 
 
 def usual_shapes(numbers: Integers, ids: Integers, xyxy: Floats, sigma: float) -> Floats:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gateway.detections import Floats
 from gateway.tracking.camera_fit import turning_camera
-from gateway.tracking.camera_motion import NO_MOTION, CameraMotion, camera_motion, slopes_along
+from gateway.tracking.camera_motion import LEAST_CURVATURE, NO_MOTION, CameraMotion, camera_motion, slopes_along
 from touchline.contract import KEYPOINT_COUNT
 from touchline.homography import keypoint_errors_cm, pitch_homography, project
 from touchline.pitch import KEYPOINTS_CM, REAL_KEYPOINTS_CM
@@ -115,8 +115,9 @@ class KeypointTracker:
             return Keypoints(times, points, points, seen, seen, size, NO_MOTION, NO_MOTION, GROUNDS[0])
         ground = self._ground()
         found = [self._homography(ground, index) for index in range(len(times))]
-        steady = turning_camera(points, seen, GROUNDS[ground], found, size)
-        standing = _trusted(points, seen, GROUNDS[ground], found, steady)
+        better, steady = turning_camera(points, seen, GROUNDS[ground], found, size)
+        standing = [matrix if explained else None for matrix, explained in zip(better, steady.tolist(), strict=True)]
+        standing = _trusted(points, seen, GROUNDS[ground], found, standing)
         projected = _without_outliers(points, seen, GROUNDS[ground], found)
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
@@ -127,8 +128,8 @@ class KeypointTracker:
             known,
             shown,
             size,
-            camera_motion(times, steady, size),
-            _smooth(camera_motion(times, standing, size)),
+            camera_motion(times, better, steady, size),
+            _smooth(camera_motion(times, standing, steady, size)),
             GROUNDS[ground],
         )
 
@@ -196,19 +197,22 @@ def _smooth(motion: CameraMotion) -> CameraMotion:
     times = np.split(motion.times, np.flatnonzero(~motion.joined[:-1]) + 1)
     smoothed = [smooth_along_time(*pair, np.ones((len(pair[0]), 1), bool)) for pair in zip(times, runs, strict=True)]
     to_picture = np.concatenate(smoothed).reshape(-1, 3, 3)
-    return replace(motion, to_picture=to_picture, slopes=slopes_along(motion.times, to_picture, motion.joined))
+    return replace(
+        motion,
+        to_picture=to_picture,
+        slopes=slopes_along(motion.times, to_picture, motion.joined, bend=LEAST_CURVATURE),
+    )
 
 
 def _trusted(
-    points: Points, seen: Flags, ground: Points, alone: list[Points | None], steady: list[Points | None]
+    points: Points, seen: Flags, ground: Points, alone: list[Points | None], standing: list[Points | None]
 ) -> list[Points | None]:
     """The standing camera's homographies, of the frames that it explains; none where it explains them worse.
 
-    `alone`: each frame's own homography, `steady`: the camera's where it explains the frame. With eight numbers of its
-    own a frame comes closer to its keypoints than with a camera's four, whether that is so or not. What counts is the
-    variance a degree of freedom: 0.6 to 0.8 of it where a camera stands, more where it does not, or its lens bends.
+    `alone`: each frame's own homography, `standing`: the camera's. With eight numbers of its own a frame comes closer
+    to its keypoints than with a camera's four, whether a camera stands or not. What counts is the variance a degree of
+    freedom: 0.6 to 0.8 of it where one stands, more where none does, or its lens bends.
     """
-    standing = [matrix if matrix is not own else None for matrix, own in zip(steady, alone, strict=True)]
     both = [index for index, matrix in enumerate(standing) if matrix is not None and alone[index] is not None]
     if not both:
         return [None] * len(standing)

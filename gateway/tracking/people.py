@@ -56,7 +56,7 @@ class People:
     def update(self, frame_number: int, persons: Detections) -> Named:
         """Take the persons, best first, of the next inferred frame; the distance to the last one may be any."""
         boxes = np.ascontiguousarray(persons.xyxy.T, np.float64)
-        keep = _best_of_duplicates(boxes)
+        keep = best_of_duplicates(boxes)
         persons, boxes = persons.only(keep), boxes[:, keep]
         ids = self._associate(frame_number, boxes, persons.scores)
         earlier, earlier_ids = self._seen_again(boxes, ids)
@@ -87,7 +87,7 @@ class People:
         return which[best[close]], ids[new[close]]
 
 
-def _best_of_duplicates(boxes: Boxes) -> npt.NDArray[np.bool_]:
+def best_of_duplicates(boxes: Boxes) -> npt.NDArray[np.bool_]:
     """Bool [n]: which boxes no better one covers; they come best first."""
     better, worse = np.nonzero(iou(boxes, boxes) > DUPLICATE_IOU)
     keep = np.ones(boxes.shape[1], bool)

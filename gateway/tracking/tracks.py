@@ -15,6 +15,8 @@ BALL_ID = 0
 """The ball is one object; persons are numbered from 1."""
 MIN_SIGHT = 0.4
 """Share of a box that has to be in the picture."""
+LINE_S = 0.1
+"""Between inferred frames that are no further apart a box moves on a line, and no estimate tells more."""
 SWING_S = 0.12
 """Seconds in which a box forgets how wide it was."""
 
@@ -27,11 +29,13 @@ class TrackRows:
     ids: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
     xyxy: npt.NDArray[np.float64]
+    scores: Floats
+    """float32: between the inferred frames, of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 49 bytes a row.
+    """Boxes of the inferred frames, ordered by track and, in a track, by frame: 53 bytes a row.
 
     The boxes of the frames between are computed when they are asked for.
     """
@@ -39,6 +43,7 @@ class Tracks:
     frame_numbers: npt.NDArray[np.int32]
     ids: npt.NDArray[np.int32]
     classes: npt.NDArray[np.int8]
+    scores: Floats
     xyxy: Floats
     lengths: npt.NDArray[np.int32]
     """Frames that a row answers: its own, and those up to the next row where the track is filled in between."""
@@ -55,7 +60,7 @@ class Tracks:
         """Boxes of the frames `first` to `stop` - 1: tracked ones as they are.
 
         Those between move on the pitch, on a cubic through the places and speeds of their feet, and keep their size in
-        the picture; where the pitch is not known they are on a line in the picture.
+        the picture; where the pitch is not known, or for a very short time, they are on a line in the picture.
         """
         own = self.frame_numbers
         touched = np.flatnonzero((own < stop) & (own + self.lengths > first))
@@ -67,14 +72,20 @@ class Tracks:
         start = self.xyxy[row].astype(np.float64)
         speed = (self.xyxy[following] - start) / np.maximum(own[following] - own[row], 1)[:, None]
         xyxy = start + speed * (frames - own[row])[:, None]
-        between = np.flatnonzero((frames > own[row]) & (self.ids[row] != BALL_ID))
+        long = self.lengths[row] > LINE_S * self.fps
+        between = np.flatnonzero(long & (frames > own[row]) & (self.ids[row] != BALL_ID))
         if len(between):
             xyxy[between] = self._between(xyxy[between], row[between], following[between], frames[between])
         order = np.lexsort((self.ids[row], frames))
         if len(self.motion.times):
             order = order[self._in_sight(xyxy)[order]]
+        row = row[order]
         return TrackRows(
-            frames[order], self.ids[row][order].astype(np.int64), self.classes[row][order].astype(np.int64), xyxy[order]
+            frames[order],
+            self.ids[row].astype(np.int64),
+            self.classes[row].astype(np.int64),
+            xyxy[order],
+            self.scores[row],
         )
 
     def _between(
@@ -131,12 +142,16 @@ def bridge(
 
 def no_tracks(motion: CameraMotion, fps: float) -> Tracks:
     none, nowhere = np.empty(0, np.int32), np.empty((0, 2), np.float32)
-    boxes, shapes = np.empty((0, 4), np.float32), np.empty(0, np.float32)
-    return Tracks(none, none, np.empty(0, np.int8), boxes, none, nowhere, nowhere, shapes, motion, fps)
+    boxes, numbers = np.empty((0, 4), np.float32), np.empty(0, np.float32)
+    return Tracks(none, none, np.empty(0, np.int8), numbers, boxes, none, nowhere, nowhere, numbers, motion, fps)
 
 
 def with_ball(
-    people: Tracks, frame_numbers: npt.NDArray[np.int64], xyxy: Floats, lengths: npt.NDArray[np.int64]
+    people: Tracks,
+    frame_numbers: npt.NDArray[np.int64],
+    xyxy: Floats,
+    scores: Floats,
+    lengths: npt.NDArray[np.int64],
 ) -> Tracks:
     """The people's tracks and the ball's, which is not on the pitch but above it: a line in the picture."""
     count = len(frame_numbers)
@@ -145,6 +160,7 @@ def with_ball(
         np.concatenate([frame_numbers.astype(np.int32), people.frame_numbers]),
         np.concatenate([np.full(count, BALL_ID, np.int32), people.ids]),
         np.concatenate([np.full(count, BALL, np.int8), people.classes]),
+        np.concatenate([scores, people.scores]),
         np.concatenate([xyxy, people.xyxy]),
         np.concatenate([lengths.astype(np.int32), people.lengths]),
         np.concatenate([nowhere, people.feet]),

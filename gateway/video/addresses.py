@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -43,6 +44,65 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
             return False
         return address.sixtofour is None or is_public(address.sixtofour)
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_FOR_OTHERS)
+
+
+_NO_CAMERAS = [
+    *_NOT_FOR_OTHERS,
+    ip_network("0.0.0.0/8"),  # this network (RFC 1122)
+    ip_network("100.100.100.200/32"),  # metadata of clouds, inside networks that cameras may be in
+    ip_network("fd00:ec2::254/128"),
+]
+_WITH_IPV4 = [(ip_network("64:ff9b::/96"), 0), (ip_network("2002::/16"), 80)]
+"""Where IPv6 addresses stand for IPv4 ones (RFC 6052, 3056), and how many bits come after those."""
+
+
+class CameraPlaces:
+    """Where cameras may be: private networks too, as that is where they are, but not this machine or its links.
+
+    `allowed`, networks and host names with commas between, narrows that; its networks may be any, 127.0.0.0/8 included.
+    Raises ValueError for what is neither.
+    """
+
+    def __init__(self, allowed: str = "") -> None:
+        self._networks, self._names = [], set[str]()
+        for one in filter(None, (part.strip().lower() for part in allowed.split(","))):
+            if re.fullmatch(r"[0-9./]+|[0-9a-f:./]*:[0-9a-f:./]*", one):
+                self._networks.append(ip_network(one, strict=False))
+            elif re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", one):
+                self._names.add(one)
+            else:
+                raise ValueError(f"{one} is neither a network, as 10.0.5.0/24, nor a host name")
+
+    async def address_of(self, host: str, port: int) -> str:
+        """The address of `host` to connect to. Raises HostRefused, or httpcore.ConnectError where it has none.
+
+        All addresses of a name have to be allowed.
+        """
+        addresses = await resolve(host, port)
+        if not addresses:
+            raise httpcore.ConnectError("the name has no address")
+        for address in addresses:
+            if not self.allows(host, ip_address(address.partition("%")[0])):
+                raise HostRefused(f"cameras may not be at {host[:200]}; LIVE_ALLOWED says where they may be")
+        return addresses[0]
+
+    def allows(self, host: str, address: IPv4Address | IPv6Address) -> bool:
+        """Whether `address` of `host` may be connected to."""
+        if isinstance(address, IPv6Address):
+            address = next(
+                (
+                    IPv4Address(int(address) >> after & 0xFFFFFFFF)
+                    for network, after in _WITH_IPV4
+                    if address in network
+                ),
+                address.ipv4_mapped or address,
+            )
+        if any(address in network for network in self._networks):
+            return True
+        if (self._networks or self._names) and host.lower() not in self._names:
+            return False
+        usual = not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
+        return usual and not address.is_reserved and not any(address in network for network in _NO_CAMERAS)
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):

@@ -22,7 +22,7 @@ from gateway.errors import BadVideo, GatewayError
 from gateway.video.codec import NvdecFailed, decode, nvdec_context
 from gateway.video.growing_file import GrowingFile
 from gateway.video.scale import Scaler
-from touchline.contract import LETTERBOX_GREY, Letterbox
+from touchline.contract import Letterbox
 from touchline.video_rate import LOOKAHEAD, frame_rate, is_usual
 from touchline.video_read import UnreadableVideo, no_frame, open_video, packets, turn, video_stream
 
@@ -261,13 +261,9 @@ class Decoder:
 
     def _write(self, frame: av.VideoFrame, target: Frames) -> None:
         """Scale `frame` into `target`, uint8 [H, W, 3], grey around it."""
-        width, height = self._letterbox.content_size
-        left, top = self._letterbox.offset
         self._scaler.load(frame)
         with self._slot():
-            target[:top] = target[top + height :] = LETTERBOX_GREY
-            target[top : top + height, :left] = target[top : top + height, left + width :] = LETTERBOX_GREY
-            self._scaler.store(target[top : top + height, left : left + width])
+            self._scaler.store(self._letterbox.content_of(target))
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

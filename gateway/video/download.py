@@ -57,7 +57,13 @@ class _Part:
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, file: GrowingFile, *, max_bytes: int, silence_s: float = 10.0
+    client: httpx.AsyncClient,
+    url: str,
+    file: GrowingFile,
+    *,
+    max_bytes: int,
+    silence_s: float = 10.0,
+    limited_by: str = "MAX_VIDEO_MB",
 ) -> None:
     """Stream `url` into `file`.
 
@@ -65,9 +71,10 @@ async def download(
     stay. It is given up when no byte has come for `silence_s`. Raises DownloadTimedOut for a host that stays silent,
     DownloadFailed for one that answers anything but the file, or one over `max_bytes`, HostRefused for one that is not
     public, BadVideo for a web page, StorageFull when there is no room for it. The same error reaches the reader.
+    `limited_by` names to the user what `max_bytes` comes from.
     """
     try:
-        await _Download(client, url, file, max_bytes, silence_s).run()
+        await _Download(client, url, file, max_bytes=max_bytes, silence_s=silence_s, limited_by=limited_by).run()
     except BaseException as error:
         file.fail(error)
         raise
@@ -77,7 +84,14 @@ class _Download:
     """One download: its attempts, and what is known of the file."""
 
     def __init__(
-        self, client: httpx.AsyncClient, url: str, file: GrowingFile, max_bytes: int, silence_s: float
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        file: GrowingFile,
+        *,
+        max_bytes: int,
+        silence_s: float,
+        limited_by: str,
     ) -> None:
         self._client = client
         self._url = _parsed(url)
@@ -85,6 +99,7 @@ class _Download:
         self._file = file
         self._max_bytes = max_bytes
         self._silence_s = silence_s
+        self._limited_by = limited_by
         self._validator = ""
         """ETag or Last-Modified of the file that is being written; empty: it cannot be asked for by parts."""
         self._whole_only = False
@@ -298,7 +313,9 @@ class _Download:
         )
 
     def _too_large(self) -> DownloadFailed:
-        return DownloadFailed(f"{self._shown} is larger than MAX_VIDEO_MB allows ({self._max_bytes // 2**20} MiB)")
+        return DownloadFailed(
+            f"{self._shown} is larger than {self._limited_by} allows ({self._max_bytes // 2**20} MiB)"
+        )
 
     def _final(self, error: BaseException) -> None:
         """Raise for failures that stay: a wrong certificate, a name that does not exist."""
@@ -327,9 +344,9 @@ def _parsed(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise BadChallenge(f"video_url is not a URL: {str(error)[:200]}") from error
+        raise BadChallenge(f"the URL is not valid: {str(error)[:200]}") from error
     if not _is_http(parsed):
-        raise BadChallenge("video_url is not http(s)://HOST[:PORT]/PATH")
+        raise BadChallenge("the URL is not http(s)://HOST[:PORT]/PATH")
     return parsed
 
 

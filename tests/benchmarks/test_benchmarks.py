@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 from rich.console import Console
 
 from benchmarks import common, concurrency, console, gateway_alone, limit, memory, reference, trade_off, transport
 from benchmarks.quick_engine import SOURCE_SIZE, write_quick_engine
+from demo.clip import ClipPaths
 from demo.truth import Truth
 from gateway.inference.outputs import detections_from_rows, keypoints_from_rows
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
@@ -29,9 +29,12 @@ from gateway.tracking.tracker import Tracker
 from local.scraped import scraped
 from local.stack import local_stack
 from local.triton import LocalTriton
+from tests.support.pictures import read_picture
 from tests.support.videos import make_video, read_number
 from touchline.contract import DEFAULT_SIZE, Letterbox
 from touchline.homography import pitch_homography
+
+Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +43,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a benchmark as its command line would, without giving up cores; what it wrote as JSON."""
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
 
-    def run(main: Callable[[], None], *arguments: object) -> dict:
+    def run(main: Callable[[], None], *arguments: object) -> dict[str, Any]:
         answer = tmp_path / "numbers.json"
         monkeypatch.setattr(sys, "argv", ["benchmarks/it.py", *map(str, arguments), "--json", str(answer)])
         main()
-        return json.loads(answer.read_text())
+        return dict(json.loads(answer.read_text()))
 
     return run
 
@@ -114,9 +117,14 @@ def test_a_fresh_url_is_another_one_each_time() -> None:
 
 def test_variants_are_alternated_and_the_warm_up_is_dropped() -> None:
     calls: list[str] = []
+
+    def called(name: str) -> int:
+        calls.append(name)
+        return len(calls)
+
     results = common.alternate(
         2,
-        {"a": lambda: calls.append("a") or len(calls), "b": lambda: calls.append("b") or len(calls)},
+        {"a": lambda: called("a"), "b": lambda: called("b")},
         Console(quiet=True),
     )
     assert calls == ["a", "b"] * 3
@@ -129,7 +137,7 @@ def test_the_size_that_is_measured_is_the_served_one(engine: Path) -> None:
     assert [f"dims: {size}" in player for size in common.served_size()] == [True, True]
 
 
-def test_the_gateway_alone(run: Callable[..., dict], tmp_path: Path) -> None:
+def test_the_gateway_alone(run: Run, tmp_path: Path) -> None:
     numbers = run(gateway_alone.main, "--runs", 1, "--video", make_video(tmp_path / "video.mp4", 40))
     assert numbers["frames"] == 40
     for alone in ("own", "pyav"):
@@ -149,13 +157,13 @@ def test_the_gain_of_the_gateway_is_computed_from_medians() -> None:
         gateway_alone.summary(gateway, own, [{**pyav[0], "frames": 99}])
 
 
-def test_what_the_console_costs(run: Callable[..., dict], tmp_path: Path) -> None:
+def test_what_the_console_costs(run: Run, tmp_path: Path) -> None:
     numbers = run(console.main, "--runs", 1, "--video", make_video(tmp_path / "video.mp4", 40))
     (off,), (on,) = numbers["runs"]["off"], numbers["runs"]["on"]
     assert numbers["elapsed_s"] == pytest.approx(on["elapsed_s"] - off["elapsed_s"])
 
 
-def test_the_limit(run: Callable[..., dict], tmp_path: Path, engine: Path) -> None:
+def test_the_limit(run: Run, tmp_path: Path, engine: Path) -> None:
     video = make_video(tmp_path / "video.mp4", 40)
     numbers = run(limit.main, "--runs", 1, "--video", video, "--repository", engine, "--combine", "sum")
     assert numbers["requests"]["player"][1] == 21  # every second frame and the last
@@ -176,21 +184,21 @@ def test_the_engine_alone_is_sent_what_was_counted(quick_triton: LocalTriton) ->
         assert _counted(quick_triton, name) == (before[name][0] + requests, before[name][1] + inferred)
 
 
-def test_transport(run: Callable[..., dict]) -> None:
+def test_transport(run: Run) -> None:
     numbers = run(transport.main, "--runs", 1, "--batches", 2, 4, "--frames", 8)
     assert set(numbers["batches"]) == {"2", "4"}
     assert set(numbers["batches"]["2"]) == {"shared memory", "gRPC bytes"}
 
 
-def test_memory(run: Callable[..., dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = make_video(tmp_path / "video.mp4", 30)
-    monkeypatch.setattr(memory, "demo_clip", lambda *_: common.ClipPaths(video, video))
+    monkeypatch.setattr(memory, "demo_clip", lambda *_: ClipPaths(video, video, video))
     numbers = run(memory.main, "--runs", 1, "--frames", 20, 50)
     for runs in numbers["runs"].values():
         assert runs[0]["peak_mib"] >= runs[0]["idle_mib"] > 20
 
 
-def test_concurrency(run: Callable[..., dict], tmp_path: Path, engine: Path) -> None:
+def test_concurrency(run: Run, tmp_path: Path, engine: Path) -> None:
     video = make_video(tmp_path / "video.mp4", 20)
     numbers = run(concurrency.main, "--runs", 1, "--at-once", 2, "--video", video, "--repository", engine)
     assert [one["frames"] for one in numbers["runs"]["at once"]] == [40]
@@ -206,9 +214,7 @@ echo "{\\"sizes\\": {\\"$size\\": {\\"frames_per_s\\": $rate, \\"boxes_a_frame\\
 """
 
 
-def test_against_the_reference(
-    run: Callable[..., dict], tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_against_the_reference(run: Run, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop itself needs torch; what is made of its numbers does not."""
     python = tmp_path / "python"
     python.write_text(_REFERENCE)
@@ -272,7 +278,7 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
         for way, seconds, found in (("stride 2", 20.0, 0.98), ("stride 10", 6.0, 0.95), ("auto", 5.0, 0.94))
     }
     trade_off.plot(numbers, tmp_path / "made" / "plot.png", "a clip")
-    picture = cv2.imread(str(tmp_path / "made" / "plot.png"))
+    picture = read_picture(tmp_path / "made" / "plot.png")
     assert picture.shape[1] > 600
     assert picture.std() > 5
 

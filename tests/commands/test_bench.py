@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import cv2
 import pytest
 from rich.console import Console
 
@@ -31,6 +31,7 @@ from commands.bench_challenge import (
 )
 from commands.bench_engine import BenchEngineError, Load, bench_engine, read_perf_analyzer, recommended, tree_mib
 from local.triton import LocalTriton
+from tests.support.pictures import read_picture
 from tests.support.videos import make_video
 from touchline.answer_quality import measure
 
@@ -69,7 +70,7 @@ def test_the_engine_through_triton(quick_triton: LocalTriton, tmp_path: Path) ->
     numbers = json.loads((tmp_path / "engine.json").read_text())
     assert len(numbers["ranked"]) == 4
     assert numbers["ranked"][0]["server_mib"] is None
-    assert cv2.imread(str(tmp_path / "engine.png")).shape[1] > 800
+    assert read_picture(tmp_path / "engine.png").shape[1] > 800
 
 
 def test_rates_count_frames_and_latencies_are_in_ms(quick_triton: LocalTriton, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,7 @@ def test_memory_counts_the_children() -> None:
     held = "bytes = bytearray(64 * 2**20); print(1, flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert child.stdout is not None
         child.stdout.readline()
         assert tree_mib(os.getpid()) > tree_mib(child.pid) > 64
     finally:
@@ -149,7 +151,7 @@ def test_the_score_is_the_validators() -> None:
 
 def test_an_answer_agrees_with_itself_and_not_with_less() -> None:
     keypoints = [[float(10 + 40 * n), 50.0] if n < 8 else [0.0, 0.0] for n in range(32)]
-    frames = [
+    frames: list[dict[str, Any]] = [
         {
             "frame_number": number,
             "keypoints": keypoints,

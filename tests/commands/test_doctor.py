@@ -12,6 +12,7 @@ import pytest
 
 from commands import doctor
 from commands.main import run
+from commands.terminal import screen
 from gateway.doctor import examine as examine_module
 from gateway.doctor import servers
 from gateway.doctor.examine import cheap, examine, examine_now
@@ -91,7 +92,7 @@ def test_before_the_start_of_a_gpu_host(ask: Ask) -> None:
 
 
 def test_the_table_shows_what_others_wrote_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    doctor.screen.print(doctor.table([bad("registration", "subnet [/red] Score", "[do] it")]))
+    screen.print(doctor.table([bad("registration", "subnet [/red] Score", "[do] it")]))
     assert "[/red]" in capfd.readouterr().out
 
 

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from commands.main import BENCH, COMMANDS, Later, app
+from tests.support.commands import Touchline, process
 from tests.support.videos import make_video
 from touchline import __version__
 
 
-def touchline(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "commands.main", *arguments],
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_help_names_every_command(tmp_path: Path) -> None:
-    said = touchline("--help", cwd=tmp_path)
+    said = process("--help", cwd=tmp_path)
     assert said.returncode == 0
     for command in (*COMMANDS, "bench"):
         assert command in said.stdout
@@ -37,7 +26,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["bench", name] for name in BENCH])
 def test_every_command_that_help_names_has_options_and_a_help_of_its_own(words: list[str]) -> None:
-    command = get_command(app)
+    command: Any = get_command(app)
     for word in words:
         command = command.commands[word]
     assert isinstance(command, Later)
@@ -58,7 +47,7 @@ def test_help_imports_no_commands(tmp_path: Path) -> None:
 
 
 def test_the_version(tmp_path: Path) -> None:
-    assert touchline("--version", cwd=tmp_path).stdout == f"touchline {__version__}\n"
+    assert process("--version", cwd=tmp_path).stdout == f"touchline {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +65,9 @@ def test_the_version(tmp_path: Path) -> None:
         (["export", "nowhere.pt", "--map-class", "keeper"], "keeper=goalkeeper"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: list[str], expected: str, touchline: Touchline, tmp_path: Path
+) -> None:
     said = touchline(*arguments, cwd=tmp_path, WALLET_PATH=str(tmp_path))
     assert said.returncode == 1
     assert expected in said.stderr
@@ -84,23 +75,23 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], expected: str, 
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    said = touchline("serve", cwd=tmp_path, FRAME_STRIDE="0")
+    said = process("serve", cwd=tmp_path, FRAME_STRIDE="0")
     assert said.returncode == 1
     assert "FRAME_STRIDE" in said.stderr
     assert "Traceback" not in said.stderr
 
 
-def test_a_gateway_that_is_not_there(tmp_path: Path) -> None:
+def test_a_gateway_that_is_not_there(touchline: Touchline, tmp_path: Path) -> None:
     assert touchline("keys", "keys", cwd=tmp_path).returncode == 0
     make_video(tmp_path / "v.mp4", 3)
-    said = touchline("challenge", "v.mp4", "--gateway", "http://127.0.0.1:9", "--keys", "keys", cwd=tmp_path)
+    said = process("challenge", "v.mp4", "--gateway", "http://127.0.0.1:9", "--keys", "keys", cwd=tmp_path)
     assert said.returncode == 1
     assert "http://127.0.0.1:9 could not be asked" in said.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
-    first = touchline("keys", "keys", cwd=tmp_path)
+def test_keys_are_made_once_and_kept_private(touchline: Touchline, tmp_path: Path) -> None:
+    first = process("keys", "keys", cwd=tmp_path)
     nodes = json.loads((tmp_path / "keys" / "nodes.json").read_text())
     assert touchline("keys", "keys", cwd=tmp_path).stdout == first.stdout
     assert json.loads((tmp_path / "keys" / "nodes.json").read_text()) == nodes
@@ -110,7 +101,7 @@ def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["not json", "{}", '{"frames": []}'])
-def test_render_refuses_what_is_no_answer(text: str, tmp_path: Path) -> None:
+def test_render_refuses_what_is_no_answer(text: str, touchline: Touchline, tmp_path: Path) -> None:
     make_video(tmp_path / "v.mp4", 3)
     (tmp_path / "r.json").write_text(text)
     said = touchline("render", "v.mp4", "r.json", cwd=tmp_path)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import bittensor
 import pytest
-from bittensor_wallet import Keypair
 from rich.console import Console
 
 from commands import register as register_module
-from commands.register import Endpoint, RegisterError, choose_endpoint, run_register
+from commands.register import RegisterError, choose_endpoint, run_register
 from gateway.settings import Settings
+from gateway.subnet.standing import Endpoint
+from tests.support.keys import key_of
 from tests.support.subnet import FakeSubstrate
 
 PUBLIC = "203.0.113.7"  # of a range for documentation, which ipaddress does not call global
@@ -270,7 +271,7 @@ def test_the_calls_have_the_arguments_of_the_sdk() -> None:
 
 def test_a_hotkey_that_the_subnet_cannot_use_is_refused_before_anything_is_paid(miner: Miner) -> None:
     path = miner.settings.hotkey_file
-    ed25519 = Keypair.create_from_seed("0x" + "11" * 32, 0)
+    ed25519 = key_of("0x" + "11" * 32, 0)
     path.write_text(json.dumps({"secretSeed": "0x" + "11" * 32, "cryptoType": 0, "ss58Address": ed25519.ss58_address}))
     with pytest.raises(RegisterError, match="no sr25519"):
         miner.register(yes=True)

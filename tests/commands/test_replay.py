@@ -6,14 +6,14 @@ import asyncio
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from commands.main import run
 from commands.replay import spread
 from local.triton import LocalTriton
-from tests.commands.test_main import touchline
+from tests.support.commands import Touchline, process
 from tests.support.gateway import running_gateway
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
@@ -45,7 +45,7 @@ def kept(quick_triton: LocalTriton, web: tuple[str, Path], tmp_path_factory: pyt
     make_video(web[1] / "replay.mp4", FRAMES)
 
     async def answer() -> None:
-        settings = {"keep_challenges": 2, "keep_folder": directory / "challenges"}
+        settings: dict[str, Any] = {"keep_challenges": 2, "keep_folder": directory / "challenges"}
         async with running_gateway(directory, quick_triton.grpc_url, **settings) as gateway, asyncio.timeout(60):
             assert (await gateway.challenge(f"{web[0]}/replay.mp4")).status_code == 200
             while not list((directory / "challenges").glob("2*")):
@@ -60,7 +60,7 @@ def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
 ) -> None:
     good, bad = models
     (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
-    said = touchline(
+    said = process(
         *("replay", str(kept), "--settings", "sparse.env", "--repository", str(good), str(bad)),
         *("--out", "answers", "--json", "replay.json"),
         cwd=tmp_path,
@@ -93,19 +93,14 @@ def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
-    arguments: list[str],
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], told: str, tmp_path: Path, touchline: Touchline
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("wrong.env").write_text("FRAME_STRIDE=many\n")
-    Path("empty.env").write_text("# nothing\n")
-    assert run(["replay", *arguments]) != 0
-    said = capsys.readouterr().err
-    assert told in said
-    assert said.count("error:") == 1
+    (tmp_path / "wrong.env").write_text("FRAME_STRIDE=many\n")
+    (tmp_path / "empty.env").write_text("# nothing\n")
+    said = touchline("replay", *arguments, cwd=tmp_path)
+    assert said.returncode != 0
+    assert told in said.stderr
+    assert said.stderr.count("error:") == 1
 
 
 def test_an_option_takes_all_values_up_to_the_next() -> None:

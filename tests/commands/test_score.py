@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 
 from commands.score import line
-from tests.commands.test_main import touchline
+from tests.support.commands import Touchline, process
+from tests.support.pictures import read_picture
 from tests.touchline.made_scene import answer_to, grass_video, truths
 from touchline.score_video import score_video
 
@@ -24,7 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_answer_is_scored_line_by_line_with_the_frames_that_cost_the_most(clip: Path, tmp_path: Path) -> None:
     answer = answer_to(truths(FRAMES))
     (tmp_path / "answer.json").write_text(json.dumps(answer))
-    said = touchline(
+    said = process(
         *("score", str(clip), "answer.json", "--out", "pictures", "--json", "score.json", "--seconds", "3"),
         cwd=tmp_path,
     )
@@ -37,7 +37,7 @@ def test_an_answer_is_scored_line_by_line_with_the_frames_that_cost_the_most(cli
     assert len(numbers["frames"]) == FRAMES
     # Bare grass has no lines, and without keypoints on lines there are no points for keypoints.
     assert numbers["keypoints"] == 0
-    assert cv2.imread(str(tmp_path / "pictures" / "costliest.png")).shape[1] > 1000
+    assert read_picture(tmp_path / "pictures" / "costliest.png").shape[1] > 1000
 
 
 def test_some_of_the_pictures_are_enough_for_one_line(clip: Path) -> None:
@@ -48,7 +48,9 @@ def test_some_of_the_pictures_are_enough_for_one_line(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("no JSON", "is not JSON"), ('{"frames": []}', "list is empty")])
-def test_an_unusable_answer_is_named(clip: Path, tmp_path: Path, answer: str, expected: str) -> None:
+def test_an_unusable_answer_is_named(
+    clip: Path, touchline: Touchline, tmp_path: Path, answer: str, expected: str
+) -> None:
     (tmp_path / "answer.json").write_text(answer)
     said = touchline("score", str(clip), "answer.json", cwd=tmp_path)
     assert said.returncode == 1
@@ -56,7 +58,7 @@ def test_an_unusable_answer_is_named(clip: Path, tmp_path: Path, answer: str, ex
     assert "Traceback" not in said.stderr
 
 
-def test_an_answer_about_another_video_is_refused(clip: Path, tmp_path: Path) -> None:
+def test_an_answer_about_another_video_is_refused(clip: Path, touchline: Touchline, tmp_path: Path) -> None:
     (tmp_path / "answer.json").write_text(json.dumps(answer_to(truths(FRAMES + 1))))
     said = touchline("score", str(clip), "answer.json", "--json", "score.json", cwd=tmp_path)
     assert said.returncode == 1

@@ -21,8 +21,21 @@ from tests.support.videos import make_video
 TAKEN = "{taken}"
 """Stands for a port that somebody listens on."""
 
-REMEDIES = ("; ", ": write ", ": give ", ". Check ", ". Run ", ". Give ", ". Name ", " is written ", "neither")
-REMEDIES += ("must lie between", "it is one of", "must be multiples of", "there are no weights for")
+REMEDIES = (
+    "; ",
+    ": write ",
+    ": give ",
+    ". Check ",
+    ". Run ",
+    ". Give ",
+    ". Name ",
+    " is written ",
+    "neither",
+    "must lie between",
+    "it is one of",
+    "must be multiples of",
+    "there are no weights for",
+)
 """What introduces the remedy in what is said."""
 
 WRONG_SETTINGS = [
@@ -155,6 +168,22 @@ WRONG: dict[str, list[str]] = {
         "text.txt --target onnx",
         "--pitch-imgsz 384x640 --player none.pt --target onnx",
     ],
+    "package": [
+        "",
+        "none.pt",
+        "none.onnx",
+        "text.txt",
+        "v.mp4",
+        "none.onnx --check text.txt",
+        "--check none",
+        "--check text.txt",
+        "--check keys --pictures none",
+        "--check keys --pictures keys",
+        "none.onnx --imgsz 640",
+        "none.onnx --imgsz 100x100",
+        "none.onnx --objects ,",
+        "none.onnx --out text.txt",
+    ],
     "demo": [
         "--out text.txt",
         "--out text.txt/below",
@@ -217,8 +246,13 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signal.alarm(0)
 
 
+@pytest.fixture(scope="module")
+def three_frames(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_video(tmp_path_factory.mktemp("video") / "v.mp4", 3).read_bytes()
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(three_frames: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with good and bad inputs, and the settings of a good miner."""
     monkeypatch.chdir(tmp_path)
     made = make_keys(tmp_path / "keys")
@@ -239,7 +273,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PORT", "0")
     monkeypatch.setenv("CONSOLE_PORT", "0")
     monkeypatch.setenv("COLUMNS", "400")
-    make_video(tmp_path / "v.mp4", 3)
+    (tmp_path / "v.mp4").write_bytes(three_frames)
     (tmp_path / "text.txt").write_text("text\n")
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "list.json").write_text("[1]")

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from demo import clip
-from demo.clip import ClipPaths, load_truth, make_clip
+from demo.clip import ClipPaths, load_actions, load_truth, make_clip
 from demo.match import Match
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipPaths, list[tuple[int, int]]]:
-    steps: list[tuple[int, int]] = []
-    paths = make_clip(tmp_path_factory.mktemp("clip"), Match(), lambda done, total: steps.append((done, total)), 2)
-    return paths, steps
 
 
 def boxes_of(path: Path) -> list[str]:
@@ -30,9 +24,8 @@ def boxes_of(path: Path) -> list[str]:
     return names
 
 
-def test_the_clip_is_what_a_validator_sends(made: tuple[ClipPaths, list[tuple[int, int]]]) -> None:
-    paths, steps = made
-    with av.open(str(paths.video)) as container:
+def test_the_clip_is_what_a_validator_sends(demo_clip: ClipPaths) -> None:
+    with av.open(str(demo_clip.video)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
         assert (stream.width, stream.height) == (1280, 720)
@@ -45,18 +38,16 @@ def test_the_clip_is_what_a_validator_sends(made: tuple[ClipPaths, list[tuple[in
             frames += 1
     assert frames == 750
     assert np.diff(keys).max() <= 50
-    names = boxes_of(paths.video)
+    names = boxes_of(demo_clip.video)
     assert names.index("moov") < names.index("mdat")
-    assert 4e6 < paths.video.stat().st_size < 25e6
-    assert steps == [(done, 750) for done in range(1, 751)]
+    assert 4e6 < demo_clip.video.stat().st_size < 25e6
 
 
-def test_the_files_hold_the_frames_and_their_truth(made: tuple[ClipPaths, list[tuple[int, int]]]) -> None:
-    paths, _ = made
-    truths = load_truth(paths.truth)
+def test_the_files_hold_the_frames_and_their_truth(demo_clip: ClipPaths) -> None:
+    truths = load_truth(demo_clip.truth)
     assert [truth.frame_number for truth in truths] == list(range(750))
     match = Match()
-    with av.open(str(paths.video)) as container:
+    with av.open(str(demo_clip.video)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in (0, 123):
                 image, truth = match.frame(number)
@@ -68,18 +59,33 @@ def test_the_files_hold_the_frames_and_their_truth(made: tuple[ClipPaths, list[t
                 break
 
 
-def small(**changes: int) -> Match:
-    return Match(**{"seed": 3, "frames": 4, "width": 320, "height": 180, **changes})
+def test_what_happens_lies_beside_the_clip(demo_clip: ClipPaths) -> None:
+    assert tuple(load_actions(demo_clip.actions)) == Match().play.actions
+
+
+def test_a_livelier_match_is_another_clip(tmp_path: Path) -> None:
+    calm = make_clip(tmp_path, small(), workers=1)
+    before = calm.video.read_bytes()
+    make_clip(tmp_path, small(lively=True), workers=1)
+    make_clip(tmp_path, small(), workers=1)
+    assert calm.video.read_bytes() == before
+    assert clip._key(small()) != clip._key(small(lively=True))
+
+
+def small(**changes: Any) -> Match:
+    given: dict[str, Any] = {"seed": 3, "frames": 4, "width": 320, "height": 180, **changes}
+    return Match(**given)
 
 
 def test_a_clip_is_made_once(tmp_path: Path) -> None:
-    first = make_clip(tmp_path, small(), workers=1)
+    steps: list[tuple[int, int]] = []
+    first = make_clip(tmp_path, small(), lambda done, total: steps.append((done, total)), 1)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     written = first.video.read_bytes()
     mark = first.video.stat().st_mtime_ns
-    steps: list[tuple[int, int]] = []
     make_clip(tmp_path, small(), lambda done, total: steps.append((done, total)), 1)
     assert first.video.stat().st_mtime_ns == mark
-    assert steps == [(4, 4)]
+    assert steps[4:] == [(4, 4)]
     make_clip(tmp_path, small(seed=4), workers=1)
     assert first.video.read_bytes() != written
     make_clip(tmp_path, small(), workers=1)

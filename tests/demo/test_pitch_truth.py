@@ -27,7 +27,7 @@ def rendered(match: Match) -> list[tuple[np.ndarray, Truth]]:
 
 
 def projected(truth: Truth, landmarks: np.ndarray) -> np.ndarray:
-    return cv2.perspectiveTransform(landmarks[None], truth.homography)[0]
+    return np.asarray(cv2.perspectiveTransform(landmarks[None], truth.homography)[0])
 
 
 def test_the_table_geometry_has_the_table_keypoints() -> None:
@@ -132,7 +132,7 @@ def test_motion_is_human_and_the_camera_is_smooth(match: Match) -> None:
     points = np.array([[x, y, 0.0] for x in (20, 60, 100) for y in (10, 35, 60)])
     tracks = np.stack([np.where(depth[:, None] > 5, at, np.nan) for at, depth in
                        (camera.project(points) for camera in match.cameras)])  # fmt: skip
-    inside = (np.abs(tracks - (640, 360)) < (640, 360)).all(axis=2)
+    inside = np.all(np.abs(tracks - (640, 360)) < (640, 360), axis=2)
     moved = np.abs(np.diff(tracks, axis=0)).max(axis=2)[inside[1:] & inside[:-1]]
     assert moved.max() < 25
     jerk = np.abs(np.diff(tracks, n=2, axis=0)).max(axis=2)[inside[2:] & inside[1:-1] & inside[:-2]]

@@ -69,7 +69,8 @@ def test_what_a_cluster_may_need_beside_it(
             assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "touchline"
     pod = found["Deployment"]["spec"]["template"]["spec"]
     before = manifests["Deployment"]["spec"]["template"]["spec"]
-    export, triton, gateway = (*pod["initContainers"], *pod["containers"])
+    containers: list[dict[str, Any]] = pod["initContainers"] + pod["containers"]
+    export, triton, gateway = containers
     assert pod != before
     assert pod.get("runtimeClassName") == ("nvidia" if "runtime-class" in chosen else None)
     if "several-gpus" in chosen:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from local.stack import LocalStack, local_stack
+from local.triton import free_ports
 from tests.deploy.files import DEPLOY, compose
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.quick_models import write_quick_models
@@ -43,7 +45,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     (folder / "metrics").write_text(GPU)
     make_video(folder / "watched.mp4", 20)
     make_video(folder / "watched-again.mp4", 30)
-    settings = {"IMG_SIZE": "160", "DEVICE": "cpu", "SCORE_CHALLENGES": "true"}
+    cameras = directory / "cameras.yaml"
+    cameras.write_text("- {id: tape, url: 'file:watched.mp4', loop: true, skip: 5}\n")
+    settings = {
+        "IMG_SIZE": "160",
+        "DEVICE": "cpu",
+        "SCORE_CHALLENGES": "true",
+        "LIVE": "true",
+        "CONSOLE_PORT": str(free_ports(1)[0]),
+    }
+    settings |= {"CAMERAS_FILE": str(cameras), "LIVE_FILES_DIR": str(folder)}
     with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
             "gateway": [stack.gateway.url.removeprefix("http://")],
@@ -58,11 +69,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
             for number, name in enumerate(("watched.mp4", "watched-again.mp4"), 1):
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
-                prometheus.until(lambda query=answered: prometheus.query(query), f"challenge {number} was counted")
+                prometheus.until(partial(prometheus.query, answered), f"challenge {number} was counted")
             prometheus.until(lambda: prometheus.query("touchline_score"), "an answer was scored")
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )
+            inferred = 'rate(touchline_live_frames_total{kind="inferred"}[1m]) > 0'
+            prometheus.until(partial(prometheus.query, inferred), "the camera was watched")
             yield Watched(stack, prometheus)
 
 
@@ -88,7 +101,7 @@ def test_rules_load_and_evaluate(watched: Watched) -> None:
         for rule in group["rules"]
     }
     for name in names:
-        watched.prometheus.until(lambda query=name: watched.prometheus.query(query), f"{name} has a value")
+        watched.prometheus.until(partial(watched.prometheus.query, name), f"{name} has a value")
 
 
 def test_every_series_that_a_rule_names_is_there(watched: Watched) -> None:
@@ -150,4 +163,4 @@ def test_an_alert_fires_when_triton_dies(watched: Watched) -> None:
     assert alert["labels"]["instance"] in alert["annotations"]["summary"]
     for title, expression in queries():
         if "ALERTS{" in expression:
-            watched.prometheus.until(lambda query=expression: watched.prometheus.query(query), title)
+            watched.prometheus.until(partial(watched.prometheus.query, expression), title)

@@ -41,6 +41,9 @@ class Pair:
         counted = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_total")
         return {sample.labels["outcome"]: int(sample.value) for sample in counted}
 
+    def is_refusing(self) -> bool:
+        return not (self.gateway.health() or {})["ready"]
+
     def in_progress(self) -> int:
         (sample,) = scraped(f"{self.gateway.url}/metrics", "touchline_challenges_in_progress")
         return int(sample.value)
@@ -144,7 +147,7 @@ def test_without_redis_nothing_is_answered_and_nobody_is_told_yes(miner: Miner, 
     miner.redis.kill()
     try:
         for pair in miner.pairs:
-            _until(lambda pair=pair: not (pair.gateway.health() or {})["ready"], "the gateway knows")
+            _until(pair.is_refusing, "the gateway knows")
             assert str(miner.redis.port) in str((pair.gateway.health() or {})["reason"])
         assert _post_as_stock(miner, f"{video}?refused").status_code == 503
     finally:

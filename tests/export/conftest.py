@@ -21,6 +21,7 @@ if not importlib.util.find_spec("torch"):
         "test_parity.py",
         "test_half.py",
         "test_command.py",
+        "test_package_weights.py",
         "test_precision.py",
         "test_rescale.py",
         "test_tensorrt_names.py",

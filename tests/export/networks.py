@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.command import Exported, ExportOptions, export_model
+
 SIZE = (384, 640)
 NAMES = {0: "ball", 1: "goalkeeper", 2: "player", 3: "referee"}
 SHARE_FOUND = 0.04
@@ -46,6 +48,13 @@ def checkpoint(family: str, path: Path, *, keypoints: int | None = None, names: 
     settle(model)
     torch.save({"model": model.half(), "train_args": {"task": model.task}}, path)
     return path
+
+
+def written(role: str, source: Path, options: ExportOptions) -> Exported:
+    """What an export comes to that is not only to be judged."""
+    (*_, done) = export_model(role, source, options)
+    assert isinstance(done, Exported)
+    return done
 
 
 def settle(model: Any) -> None:

@@ -24,7 +24,7 @@ from export.engine_stamp import BuildOptions, Device
 from export.errors import EngineError, ExportError, WeightsError
 from export.gpus import Gpu, Kind
 from local.triton import LocalTriton
-from tests.export.networks import NAMES, SIZE, UNDECIDED, checkpoint, frames, run_onnxruntime, strangers
+from tests.export.networks import NAMES, SIZE, UNDECIDED, checkpoint, frames, run_onnxruntime, strangers, written
 
 pytestmark = pytest.mark.export
 
@@ -43,8 +43,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(role: str, source: Path, target: Any, out: Path, **options: Any) -> Path:
-    (*_, done) = export_model(role, source, ExportOptions(target, out, **options))
-    return Path(done.file)
+    done = written(role, source, ExportOptions(target, out, **options))
+    return done.file
 
 
 @pytest.mark.parametrize("role", ["player", "pitch"])
@@ -90,7 +90,7 @@ def test_a_ball_model_of_one_class_answers_class_0_whatever_its_name(weights: di
 def test_classes_are_mapped_by_name_and_unknown_ones_ignored(tmp_path: Path) -> None:
     source = checkpoint("yolo11n", tmp_path / "mixed.pt", names={0: "main referee", 1: "flag", 2: "Player", 3: "ball"})
     same = checkpoint("yolo11n", tmp_path / "same.pt", names=NAMES)
-    (*_, done) = export_model("player", source, ExportOptions("onnx", tmp_path / "mixed", confidence=0.5))
+    done = written("player", source, ExportOptions("onnx", tmp_path / "mixed", confidence=0.5))
     assert done.note == "ignored classes: flag"
     mixed = run_onnxruntime(done.file, frames(2))
     plain = run_onnxruntime(run("player", same, "onnx", tmp_path / "same", confidence=0.5), frames(2))
@@ -199,7 +199,7 @@ def test_an_exported_file_is_taken_as_it_is(weights: dict[str, Path], tmp_path: 
     for index, frame in enumerate(frames(2)):
         cv2.imwrite(str(images / f"{index}.png"), frame)
     options = ExportOptions("openvino", tmp_path / "d", precision="int8", calibration=images, parity_images=images)
-    (*_, done) = export_model("player", file, options)
+    done = written("player", file, options)
     assert done.precision == "int8" and " px, " in done.parity, "unless it is to be otherwise"
     assert b"QuantizeLinear" in done.file.read_bytes() and b"QuantizeLinear" not in file.read_bytes()
     assert run_onnxruntime(done.file, frames(1))[..., 4].any()
@@ -384,6 +384,7 @@ def test_the_tensorrt_flow_with_another_builder(
     device = Device("11.4.0", "NVIDIA L4", "8.9")
     monkeypatch.setattr(tensorrt_engine, "kinds_here", lambda: [ADA])
     monkeypatch.setattr(tensorrt_engine, "device_of", lambda kind: device)
+
     monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", builder)
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "models"
@@ -391,7 +392,7 @@ def test_the_tensorrt_flow_with_another_builder(
     assert (plan, plan.read_bytes()) == (out / "player" / "1" / "model.plan", b"plan")
     config = text_format.Parse((out / "player" / "config.pbtxt").read_text(), pb.ModelConfig())
     assert config.platform == "tensorrt_plan"
-    (*_, second) = export_model("player", weights["player"], ExportOptions("tensorrt", out))
+    second = written("player", weights["player"], ExportOptions("tensorrt", out))
     assert second.note.endswith("not of the engine; unchanged, kept") and len(networks) == 1
     assert b"NonMaxSuppression" not in networks[0], "static shapes only"
     nodes = onnx.load_from_string(networks[0]).graph.node
@@ -407,13 +408,18 @@ def test_a_model_for_the_cpu_gets_static_shapes_for_tensorrt(
     weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     networks: list[bytes] = []
+
+    def builder(network: bytes, *_: object) -> bytes:
+        networks.append(network)
+        return b"plan"
+
     monkeypatch.setattr(tensorrt_engine, "kinds_here", lambda: [ADA])
     monkeypatch.setattr(tensorrt_engine, "device_of", lambda kind: Device("11.4.0", "NVIDIA L4", "8.9"))
-    monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", lambda network, *_: networks.append(network) or b"plan")
+    monkeypatch.setattr(tensorrt_engine, "tensorrt_builder", builder)
     monkeypatch.chdir(tmp_path)
     for_cpu = run("player", weights["player"], "openvino", tmp_path / "cpu", confidence=0.5, precision="fp32")
     options = ExportOptions("tensorrt", tmp_path / "gpu", precision="fp32")
-    (*_, done) = export_model("player", for_cpu, options)
+    done = written("player", for_cpu, options)
     assert "suppression by rounds instead of NonMaxSuppression" in done.note
     static = tmp_path / "static.onnx"
     static.write_bytes(networks[0])
@@ -435,6 +441,7 @@ def test_the_table_says_how_near_to_fp32_it_is(weights: dict[str, Path], tmp_pat
     (done,) = export_models(
         {"player": weights["player"]}, ExportOptions("onnx", tmp_path), Console(file=report, width=200)
     )
+    assert isinstance(done, Exported)
     assert "parity" in report.getvalue() and done.parity in report.getvalue()
     assert re.fullmatch(r"\d+\.\d\d px, \d\.\d{3}(, \d+ of \d+ swapped)?(, \d+ of \d+ lost)?|nothing seen", done.parity)
     (again,) = export_models({"player": done.file}, ExportOptions("openvino", tmp_path), Console(file=report))
@@ -445,7 +452,7 @@ def test_pictures_to_compare_on(weights: dict[str, Path], tmp_path: Path) -> Non
     for index, frame in enumerate(frames(2, size=(360, 500))):
         cv2.imwrite(str(tmp_path / f"{index}.png"), frame)
     options = ExportOptions("onnx", tmp_path / "out", confidence=0.5, parity_images=tmp_path)
-    (*_, done) = export_model("player", weights["player"], options)
+    done = written("player", weights["player"], options)
     assert " px, " in done.parity
     (tmp_path / "empty").mkdir()
     options = ExportOptions("onnx", tmp_path / "out", parity_images=tmp_path / "empty")

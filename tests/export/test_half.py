@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from export.command import ExportOptions, export_models
+from export.command import Exported, ExportOptions, export_models
 from export.frames import parity_frames
 from export.half_emulation import half_emulated
 from export.parity import Parity, answers, compare, compare_boxes, compare_keypoints, session, with_candidates
@@ -28,6 +28,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("bundled")
     options = ExportOptions("openvino", out, size=(576, 1024), confidence=0.01)
     (player,) = export_models({"player": PROJECT / "weights" / "player.pt"}, options, Console(file=io.StringIO()))
+    assert isinstance(player, Exported)
     return {"player": player.file, "pitch": PROJECT / "weights" / "pitch.onnx"}
 
 
@@ -125,7 +126,8 @@ def test_boxes_are_compared_with_the_nearest_of_their_class() -> None:
     same = boxes((200, 10, 240.5, 90, 0.62, 2), (10.25, 10, 50, 90, 0.8, 2), (10, 10, 50, 90, 0.31, 3))
     parity = compare_boxes(whole, same, 0.3)
     assert (parity.seen, parity.lost) == (3, 0)
-    assert (parity.pixels, parity.score) == (pytest.approx(0.5), pytest.approx(0.02, abs=1e-5))
+    assert parity.pixels == pytest.approx(0.5)
+    assert parity.score == pytest.approx(0.02, abs=1e-5)
     assert str(parity) == "0.50 px, 0.020"
     gone = compare_boxes(whole, boxes((10, 10, 50, 90, 0.8, 2), (260, 10, 300, 90, 0.6, 2)), 0.3)
     assert (gone.seen, gone.lost) == (3, 2)
@@ -141,7 +143,8 @@ def test_a_tie_that_falls_the_other_way_is_a_swap_and_no_shift() -> None:
     candidates = boxes(second, (10.02, 10, 50, 90, 0.5998, 2), alone, (200, 10, 240, 90, 0.2, 2))
     parity = compare_boxes(whole, other, 0.3, candidates)
     assert (parity.seen, parity.swapped, parity.lost) == (2, 1, 0)
-    assert (parity.pixels, parity.score) == (pytest.approx(0.02, abs=1e-4), pytest.approx(0.0003, abs=1e-5))
+    assert parity.pixels == pytest.approx(0.02, abs=1e-4)
+    assert parity.score == pytest.approx(0.0003, abs=1e-5)
     assert str(parity) == "0.02 px, 0.000, 1 of 2 swapped"
     moved = compare_boxes(whole, other, 0.3, boxes(second, alone))
     assert (moved.pixels, moved.swapped) == (5, 0), "a box that is nowhere in the other form has moved"
@@ -168,6 +171,7 @@ def test_keypoints_are_compared_with_themselves() -> None:
     other = whole + np.array([0.25, -0.75, 0.01], np.float32)
     parity = compare_keypoints(whole, other, 0.3)
     assert (parity.seen, parity.lost) == (2, 0)
-    assert (parity.pixels, parity.score) == (0.75, pytest.approx(0.01, abs=1e-6))
+    assert parity.pixels == 0.75
+    assert parity.score == pytest.approx(0.01, abs=1e-6)
     assert compare_keypoints(whole, np.zeros_like(whole), 0.3).lost == 2
     assert str(compare_keypoints(np.zeros_like(whole), other, 0.3)) == "nothing seen"

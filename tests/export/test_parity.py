@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.command import ExportOptions, export_model
-from tests.export.networks import ENGINES, SIZE, UNDECIDED, checkpoint, frames, predicted, strangers
+from export.command import ExportOptions
+from tests.export.networks import ENGINES, SIZE, UNDECIDED, checkpoint, frames, predicted, strangers, written
 
 pytestmark = pytest.mark.export
 
@@ -29,7 +29,7 @@ def exported(role: str, family: str, folder: Path, **options: Any) -> tuple[Path
     if not weights.exists():
         checkpoint(family, weights)
     wanted = ExportOptions("onnx", folder / family, confidence=CONFIDENCE, iou=IOU, precision="fp32", **options)
-    (*_, done) = export_model(role, weights, wanted)
+    done = written(role, weights, wanted)
     return weights, done.file
 
 
@@ -78,7 +78,7 @@ def test_nothing_found_is_all_zero(role: str, folder: Path) -> None:
     weights = folder / ("yolo11n-pose.pt" if role == "pitch" else "yolo11n.pt")
     if not weights.exists():
         checkpoint(weights.stem, weights)
-    (*_, done) = export_model(role, weights, ExportOptions("onnx", folder / "nothing", confidence=0.9999))
+    done = written(role, weights, ExportOptions("onnx", folder / "nothing", confidence=0.9999))
     assert not ENGINES["onnxruntime"](done.file, frames(2)).any()
 
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
-from export.command import ExportOptions, export_model
+from export.command import ExportOptions
 from export.half_emulation import half_emulated
 from export.precision import (
     Int8Engine,
@@ -23,7 +23,7 @@ from export.precision import (
     last_nodes,
     network_nodes,
 )
-from tests.export.networks import checkpoint, frames, run_onnxruntime
+from tests.export.networks import checkpoint, frames, run_onnxruntime, written
 
 pytestmark = pytest.mark.export
 
@@ -35,8 +35,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(request.param)
     role = "pitch" if "pose" in request.param else "player"
     options = ExportOptions("onnx", folder, precision="fp32", confidence=0.5)
-    (*_, done) = export_model(role, checkpoint(request.param, folder / "weights.pt"), options)
-    return Path(done.file)
+    done = written(role, checkpoint(request.param, folder / "weights.pt"), options)
+    return done.file
 
 
 def answers(model: ModelProto, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

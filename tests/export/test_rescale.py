@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from demo.views import random_view
-from export.command import ExportOptions, export_model, export_models
+from export.command import ExportOptions, export_models
 from export.errors import ExportError, WeightsError
 from export.graph import to_onnx, with_preprocessing
 from export.rescale import Rescaled, scaling
-from tests.export.networks import checkpoint, frames, run_onnxruntime
+from tests.export.networks import checkpoint, frames, run_onnxruntime, written
 from touchline.contract import KEYPOINT_COUNT, KEYPOINTS, LETTERBOX_GREY, Letterbox
 
 pytestmark = pytest.mark.export
@@ -123,9 +123,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pitch(source: Path, out: Path, size: tuple[int, int], pitch_size: tuple[int, int] | None) -> Path:
     options = ExportOptions("onnx", out, size, precision="fp32", confidence=0.01, pitch_size=pitch_size)
-    (*_, done) = export_model("pitch", source, options)
+    done = written("pitch", source, options)
     assert done.size == size
-    return Path(done.file)
+    return done.file
 
 
 def test_a_pose_network_of_its_own_size(weights: Path, tmp_path: Path) -> None:

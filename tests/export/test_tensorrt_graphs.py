@@ -320,7 +320,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             numpy_helper.from_array(np.array([0, 4, 6]), "shape"),
         ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
 
 
 def test_the_seam_that_drives_tensorrt_drives_this_one(small: bytes, library: Library, tmp_path: Path) -> None:
@@ -357,7 +358,8 @@ def test_the_seam_that_drives_tensorrt_drives_this_one(small: bytes, library: Li
 def test_a_profile_that_does_not_fit(
     change: dict[str, Any], reason: str, small: bytes, library: Library, tmp_path: Path
 ) -> None:
-    options = BuildOptions(**({"size": (64, 64), "opt_batch": 8, "max_batch": 8} | change))
+    values: dict[str, Any] = {"size": (64, 64), "opt_batch": 8, "max_batch": 8}
+    options = BuildOptions(**(values | change))
     with pytest.raises(EngineError, match=reason):
         build(small, options, tmp_path / "timing", library)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_one_that_is_larger_than_all_may_be_leaves_the_others(tmp_path: Path) ->
 
 
 def test_what_fails_or_is_given_up_leaves_nothing(tmp_path: Path) -> None:
-    def torn():
+    def torn() -> Iterator[bytes]:
         yield b"v"
         raise OSError(28, "No space left on device")
 
@@ -113,7 +114,12 @@ async def test_a_challenge_is_kept_with_its_answer_and_scored(
     web: tuple[str, Path], quick_triton: LocalTriton, tmp_path: Path
 ) -> None:
     url, folder, (port,) = video_of(web), tmp_path / "kept", free_ports(1)
-    settings = {"keep_challenges": 2, "keep_folder": folder, "score_challenges": True, "console_port": port}
+    settings: dict[str, Any] = {
+        "keep_challenges": 2,
+        "keep_folder": folder,
+        "score_challenges": True,
+        "console_port": port,
+    }
     async with running_gateway(tmp_path, quick_triton.grpc_url, **settings) as gateway:
         answered = await gateway.challenge(url)
         assert answered.status_code == 200

@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -250,8 +251,8 @@ def test_the_curve_is_one_of_strides_at_25_frames_a_second() -> None:
         ({"challenge_budget_s": 8, "device": "cuda"}, Aim(2, 2, 8.0, False)),
     ],
 )
-def test_what_the_settings_ask_for(settings: dict[str, object], aim: Aim) -> None:
-    assert Aim.of(Settings(_env_file=None, **{"device": "cpu", **settings})) == aim
+def test_what_the_settings_ask_for(settings: dict[str, Any], aim: Aim) -> None:
+    assert Aim.of(Settings(_env_file=None, **({"device": "cpu"} | settings))) == aim
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "soon"])

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -329,7 +330,7 @@ async def test_triton_restarted_in_the_middle(videos: dict[str, str], tmp_path: 
     models = write_quick_models(tmp_path / "models", delay_s=0.005)
     with LocalTriton(models, log=tmp_path / "triton.log") as triton:
         triton.wait_ready()
-        limits = {"max_concurrent_challenges": 1, "prefetch_frames": 1, "challenge_budget_s": 1000}
+        limits: dict[str, Any] = {"max_concurrent_challenges": 1, "prefetch_frames": 1, "challenge_budget_s": 1000}
         async with running_gateway(tmp_path, triton.grpc_url, **limits) as gateway:
             unharmed = (await gateway.challenge(videos["long"])).json()["frames"]
             before = Traces.of(gateway)
@@ -382,6 +383,7 @@ async def test_the_stride_is_planned_for_what_the_engine_can_do(videos: dict[str
             frames = answer.json()["frames"]
             metrics = await gateway.metrics()
     assert [frame["frame_number"] for frame in frames] == list(range(600))
+    assert all([item["class_id"] for item in frame["objects"]] == [0, 2, 1] for frame in frames)
     value = dict(line.rsplit(" ", 1) for line in metrics.splitlines())
     inferred = float(value['touchline_frames_total{kind="inferred"}'])
     assert 13 <= inferred < 150

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -52,9 +53,27 @@ def test_what_is_no_choice_is_refused(name: str, value: str, monkeypatch: pytest
 
 
 def test_mps_is_the_cpu_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    own = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
+    own: dict[str, Any] = {name.lower(): value for name, value in make_keys(tmp_path).environment().items()}
     settings = Settings(_env_file=None, device="mps", console_port=0, **own)
     assert not settings.on_gpu
     with caplog.at_level(logging.WARNING):
         build_app(settings)
     assert "DEVICE=mps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("soccer", ("soccer",)), ("Predict, private,", ("predict", "private")), ("predict,predict", ("predict",))],
+)
+def test_protocols_are_named_with_commas_between(
+    value: str, meant: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTOCOLS", value)
+    assert Settings(_env_file=None).protocol_names == meant
+
+
+@pytest.mark.parametrize("value", [",", "soccer,football"])
+def test_protocols_that_are_none_are_refused_with_those_there_are(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTOCOLS", value)
+    with pytest.raises(ValidationError, match="soccer, predict, private"):
+        Settings(_env_file=None)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import Stopping
+from gateway.video import codec
 from gateway.video import decode as decode_module
 from gateway.video.decode import Decoder
 from gateway.video.decoding_thread import DecodingThread, end_what_stalls, left_behind
@@ -31,7 +32,7 @@ class Stuck:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hangs, self.released = threading.Event(), threading.Event()
         self._monkeypatch = monkeypatch
-        self._plain = decode_module.decode
+        self._plain = codec.decode
 
     def after(self, frames: int) -> None:
         def decode(*arguments: Any) -> Iterator[Any]:

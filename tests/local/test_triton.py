@@ -1,14 +1,17 @@
-"""The local Triton's own preparations, on a wheel of empty files."""
+"""The local Triton's own preparations, on a wheel of empty files, and what is left when it ends."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from local.triton import _install
+from local.triton import LocalTriton, _install
+from tests.support.quick_models import write_quick_models
 
 
 def test_two_that_start_at_once_share_one_directory_of_backends(
@@ -33,3 +36,27 @@ def test_two_that_start_at_once_share_one_directory_of_backends(
     assert first == second
     assert {path.name for path in (first[1] / "python").iterdir()} == {"model.so", "triton_python_backend_stub"}
     assert not list(tmp_path.glob(".backends-*"))
+
+
+@pytest.mark.parametrize("how", ["stop", "end"])
+def test_no_process_and_no_shared_memory_outlives_it(how: str, tmp_path: Path) -> None:
+    with LocalTriton(write_quick_models(tmp_path / "models"), log=tmp_path / "log") as triton:
+        triton.wait_ready()
+        pid, regions = triton.pid, f"touchline-triton-{os.getpid()}-{triton.ports.grpc}-*"
+        assert pid is not None
+        assert list(Path("/dev/shm").glob(regions))
+        getattr(triton, how)()
+        assert triton.pid is None
+        assert not list(Path("/dev/shm").glob(regions))
+        until = time.monotonic() + 10
+        while running(pid) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not running(pid), "the models' processes are of its group"
+
+
+def running(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

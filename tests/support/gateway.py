@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import CoroutineType, FrameType
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from gateway.app import build_app
 from gateway.challenges import Challenges
 from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
+from gateway.live.cameras import Cameras
 from gateway.settings import Settings
 from local.stack import Keys, make_keys
 from local.triton import free_ports
@@ -34,6 +36,13 @@ class RunningGateway:
     engine: Engine
     challenges: Challenges
     client: httpx.AsyncClient
+    watched: list[Cameras]
+
+    @property
+    def cameras(self) -> Cameras:
+        """Of a gateway with LIVE=true."""
+        (cameras,) = self.watched
+        return cameras
 
     async def post(self, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         """Post a body, signed by the validator unless headers are given."""
@@ -58,7 +67,7 @@ async def running_gateway(
     directory: Path, triton_urls: str, *, wait: bool = True, findings: Sequence[Finding] = (), **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     keys = make_keys(directory / "keys")
-    values = {name.lower(): value for name, value in keys.environment().items()}
+    values: dict[str, Any] = {name.lower(): value for name, value in keys.environment().items()}
     values |= {
         "triton_urls": triton_urls,
         "device": "cpu",
@@ -66,6 +75,7 @@ async def running_gateway(
         "console_port": 0,
         "score_challenges": False,
         "challenge_budget_s": 1000,
+        "queue_s": 0,
         **settings,
     }
     app = build_app(Settings(_env_file=None, **values), findings)
@@ -76,7 +86,8 @@ async def running_gateway(
         await asyncio.sleep(0.01)
         assert not serving.done(), "the gateway did not start"
     async with httpx.AsyncClient(trust_env=False) as client:
-        gateway = RunningGateway(f"http://127.0.0.1:{port}", keys, app.state.engine, app.state.challenges, client)
+        state, url = app.state, f"http://127.0.0.1:{port}"
+        gateway = RunningGateway(url, keys, state.engine, state.challenges, client, state.cameras)
         try:
             if wait:
                 await gateway.until_ready()
@@ -102,7 +113,7 @@ class Traces:
         return cls(
             free_slots=gateway.engine.free_slots,
             # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
-            tasks=sum("gateway/" in str(task.get_coro().cr_code.co_filename) for task in asyncio.all_tasks()),
+            tasks=sum("gateway/" in _file_of(task) for task in asyncio.all_tasks()),
             videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
             busy_threads=_threads_in_stages(),
             in_progress=gateway.challenges.in_progress,
@@ -134,12 +145,19 @@ def _threads_in_stages() -> int:
     """Threads that are inside a stage's code now, as their stacks show."""
     busy = 0
     for innermost in sys._current_frames().values():
-        files, frame = set(), innermost
+        files: set[str] = set()
+        frame: FrameType | None = innermost
         while frame is not None:
             files.add(frame.f_code.co_filename)
             frame = frame.f_back
         busy += any(name.endswith(("gateway/video/decode.py", "gateway/tracking/tracker.py")) for name in files)
     return busy
+
+
+def _file_of(task: asyncio.Task[Any]) -> str:
+    """Where the task's code stands."""
+    coroutine = task.get_coro()
+    return coroutine.cr_code.co_filename if isinstance(coroutine, CoroutineType) else ""
 
 
 def _open_files() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,11 @@ class Truth:
     keypoints: np.ndarray
 
 
-def camera(aim_cm=(6000.0, 3500.0), eye_cm=(6000.0, 12500.0, 2500.0), focal=700.0):
+def camera(
+    aim_cm: tuple[float, float] = (6000.0, 3500.0),
+    eye_cm: tuple[float, float, float] = (6000.0, 12500.0, 2500.0),
+    focal: float = 700.0,
+) -> np.ndarray:
     """Pitch cm -> pixels of a pinhole camera beyond the near touchline: float64 [3, 3], positive depth in front."""
     eye = np.array(eye_cm)
     forward = np.array([*aim_cm, 0.0]) - eye
@@ -39,22 +44,22 @@ def camera(aim_cm=(6000.0, 3500.0), eye_cm=(6000.0, 12500.0, 2500.0), focal=700.
     down *= -np.sign(down[2])
     rotation = np.stack([right, down, forward])
     lens = np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]])
-    return lens @ np.column_stack([rotation[:, 0], rotation[:, 1], -rotation @ eye])
+    return np.asarray(lens @ np.column_stack([rotation[:, 0], rotation[:, 1], -rotation @ eye]))
 
 
-def pixels(pitch_to_image, points):
+def pixels(pitch_to_image: np.ndarray, points: np.ndarray) -> np.ndarray:
     mapped = np.column_stack([points, np.ones(len(points))]) @ pitch_to_image.T
     return np.where(mapped[:, 2:] > 0, mapped[:, :2] / mapped[:, 2:], -1.0)
 
 
-def keypoints(pitch_to_image):
+def keypoints(pitch_to_image: np.ndarray) -> np.ndarray:
     """float64 [32, 2]: those inside the picture, (0, 0) for the others."""
     points = pixels(pitch_to_image, KEYPOINTS_CM)
-    inside = ((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=1)
+    inside = np.all((points > 0) & (points < (WIDTH, HEIGHT)), axis=1)
     return np.where(inside[:, None], points, 0.0)
 
 
-def truths(count):
+def truths(count: int) -> list[Truth]:
     """A slow pan; every object walks half a metre a frame along the pitch at most."""
     frames = []
     for number in range(count):
@@ -70,7 +75,7 @@ def truths(count):
     return frames
 
 
-def answer_to(frames):
+def answer_to(frames: list[Truth]) -> dict[str, Any]:
     """The response that says exactly the truth."""
     return {
         "challenge_id": "made-up",

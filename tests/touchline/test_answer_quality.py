@@ -1,33 +1,37 @@
+from __future__ import annotations
+
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.touchline.made_scene import HEIGHT, WIDTH, answer_to, truths
+from tests.touchline.made_scene import HEIGHT, WIDTH, Truth, answer_to, truths
 from touchline.answer import AnswerError
 from touchline.answer_quality import measure, plausibility
 from touchline.contract import BALL
 
 
 @pytest.fixture
-def truth():
+def truth() -> list[Truth]:
     return truths(12)
 
 
 @pytest.fixture
-def answer(truth):
+def answer(truth: list[Truth]) -> dict[str, Any]:
     return answer_to(truth)
 
 
-def objects(answer, class_ids=(1, 2, 3), first=0):
+def objects(answer: dict[str, Any], class_ids: tuple[int, ...] = (1, 2, 3), first: int = 0) -> list[dict[str, Any]]:
     return [entry for frame in answer["frames"][first:] for entry in frame["objects"] if entry["class_id"] in class_ids]
 
 
-def seen(answer):
+def seen(answer: dict[str, Any]) -> list[list[float]]:
     return [point for frame in answer["frames"] for point in frame["keypoints"] if any(point)]
 
 
-def test_the_truth_is_a_perfect_answer(truth, answer):
+def test_the_truth_is_a_perfect_answer(truth: list[Truth], answer: dict[str, Any]) -> None:
     quality = measure(answer, truth, WIDTH)
     assert quality.frames == 12
     shares = (
@@ -47,14 +51,14 @@ def test_the_truth_is_a_perfect_answer(truth, answer):
     assert quality.keypoint_jitter_px == 0
 
 
-def test_the_order_of_frames_and_objects_is_free(truth, answer):
+def test_the_order_of_frames_and_objects_is_free(truth: list[Truth], answer: dict[str, Any]) -> None:
     answer["frames"].reverse()
     for frame in answer["frames"]:
         frame["objects"].reverse()
     assert measure(answer, truth[::-1], WIDTH) == measure(answer_to(truth), truth, WIDTH)
 
 
-def test_two_tracks_that_swap_ids_are_two_switches(truth, answer):
+def test_two_tracks_that_swap_ids_are_two_switches(truth: list[Truth], answer: dict[str, Any]) -> None:
     swap = {2: 3, 3: 2}
     for entry in objects(answer, first=5):
         entry["id"] = swap.get(entry["id"], entry["id"])
@@ -63,7 +67,7 @@ def test_two_tracks_that_swap_ids_are_two_switches(truth, answer):
     assert quality.people_found == 1
 
 
-def test_a_track_lost_and_found_under_a_new_id_is_one_switch(truth, answer):
+def test_a_track_lost_and_found_under_a_new_id_is_one_switch(truth: list[Truth], answer: dict[str, Any]) -> None:
     for frame in answer["frames"][4:7]:
         frame["objects"] = [entry for entry in frame["objects"] if entry["id"] != 4]
     for entry in objects(answer, first=7):
@@ -74,7 +78,7 @@ def test_a_track_lost_and_found_under_a_new_id_is_one_switch(truth, answer):
     assert quality.people_precision == 1
 
 
-def test_a_pair_that_still_overlaps_is_kept(truth, answer):
+def test_a_pair_that_still_overlaps_is_kept(truth: list[Truth], answer: dict[str, Any]) -> None:
     """A second box that fits better than the tracked one is a false box, not a switch."""
     for frame in answer["frames"][6:]:
         tracked = next(entry for entry in frame["objects"] if entry["id"] == 2)
@@ -85,7 +89,7 @@ def test_a_pair_that_still_overlaps_is_kept(truth, answer):
     assert quality.people_precision == pytest.approx(60 / 66)
 
 
-def test_missing_false_and_misnamed_people(truth, answer):
+def test_missing_false_and_misnamed_people(truth: list[Truth], answer: dict[str, Any]) -> None:
     for frame in answer["frames"]:
         by_id = {entry["id"]: entry for entry in frame["objects"]}
         by_id[1]["class_id"] = 2
@@ -97,7 +101,7 @@ def test_missing_false_and_misnamed_people(truth, answer):
     assert quality.class_accuracy == pytest.approx(2 / 3)
 
 
-def test_only_the_first_ball_of_a_frame_counts(truth, answer):
+def test_only_the_first_ball_of_a_frame_counts(truth: list[Truth], answer: dict[str, Any]) -> None:
     for frame in answer["frames"][:6]:
         ball = next(entry for entry in frame["objects"] if entry["class_id"] == BALL)
         frame["objects"].insert(0, {**ball, "bbox": [10, 10, 13, 13]})
@@ -106,7 +110,7 @@ def test_only_the_first_ball_of_a_frame_counts(truth, answer):
     assert quality.ball_iou == pytest.approx(1.0)
 
 
-def test_a_ball_nearby_is_found_with_less_overlap(truth, answer):
+def test_a_ball_nearby_is_found_with_less_overlap(truth: list[Truth], answer: dict[str, Any]) -> None:
     for ball in objects(answer, (BALL,)):
         ball["bbox"] = [value + 9 * (index % 2 == 0) for index, value in enumerate(ball["bbox"])]
     assert measure(answer, truth, WIDTH).balls_found == 1
@@ -116,7 +120,7 @@ def test_a_ball_nearby_is_found_with_less_overlap(truth, answer):
     assert measure(answer, truth, WIDTH).balls_found == 0
 
 
-def test_shifted_keypoints_have_an_error_but_no_jitter(truth, answer):
+def test_shifted_keypoints_have_an_error_but_no_jitter(truth: list[Truth], answer: dict[str, Any]) -> None:
     for point in seen(answer):
         point[0], point[1] = point[0] + 3, point[1] + 4
     quality = measure(answer, truth, WIDTH)
@@ -130,7 +134,7 @@ def test_shifted_keypoints_have_an_error_but_no_jitter(truth, answer):
     assert (quality.keypoints_found, quality.keypoints_false) == (0, 1)
 
 
-def test_shaking_keypoints_jitter(truth, answer):
+def test_shaking_keypoints_jitter(truth: list[Truth], answer: dict[str, Any]) -> None:
     for number, frame in enumerate(answer["frames"]):
         for point in frame["keypoints"]:
             if any(point):
@@ -140,7 +144,7 @@ def test_shaking_keypoints_jitter(truth, answer):
     assert quality.keypoint_jitter_px == pytest.approx(4, abs=1e-3)
 
 
-def test_jitter_needs_three_frames_in_a_row(truth):
+def test_jitter_needs_three_frames_in_a_row(truth: list[Truth]) -> None:
     sparse = truth[::2]
     answer = answer_to(sparse)
     for point in seen({"frames": answer["frames"][::2]}):
@@ -148,7 +152,7 @@ def test_jitter_needs_three_frames_in_a_row(truth):
     assert math.isnan(measure(answer, sparse, WIDTH).keypoint_jitter_px)
 
 
-def test_keypoints_that_are_invented_or_left_out(truth, answer):
+def test_keypoints_that_are_invented_or_left_out(truth: list[Truth], answer: dict[str, Any]) -> None:
     visible = int(sum((frame.keypoints[:, 2] > 0).sum() for frame in truth))
     for frame in answer["frames"]:
         points = frame["keypoints"]
@@ -161,7 +165,7 @@ def test_keypoints_that_are_invented_or_left_out(truth, answer):
     assert quality.keypoint_error_median_px == 0
 
 
-def test_frames_left_out_count_as_empty(truth, answer):
+def test_frames_left_out_count_as_empty(truth: list[Truth], answer: dict[str, Any]) -> None:
     answer["frames"] = answer["frames"][::2]
     quality = measure(answer, truth, WIDTH)
     assert quality.frames_answered == quality.people_found == quality.balls_found == 0.5
@@ -170,7 +174,7 @@ def test_frames_left_out_count_as_empty(truth, answer):
     assert math.isnan(quality.keypoint_jitter_px)
 
 
-def test_an_empty_answer_has_nothing_to_be_precise_about(truth, answer):
+def test_an_empty_answer_has_nothing_to_be_precise_about(truth: list[Truth], answer: dict[str, Any]) -> None:
     for frame in answer["frames"]:
         frame["objects"], frame["keypoints"] = [], [[0.0, 0.0]] * 32
     quality = measure(answer, truth, WIDTH)
@@ -180,7 +184,7 @@ def test_an_empty_answer_has_nothing_to_be_precise_about(truth, answer):
     assert ("people precision", "\N{EN DASH}") in quality.table()
 
 
-def test_frames_that_the_truth_lacks_are_refused(truth, answer):
+def test_frames_that_the_truth_lacks_are_refused(truth: list[Truth], answer: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not among the truth's 6"):
         measure(answer, truth[:6], WIDTH)
     with pytest.raises(ValueError, match="truth's 0"):
@@ -203,13 +207,15 @@ def test_frames_that_the_truth_lacks_are_refused(truth, answer):
         (lambda answer: answer["frames"][3].pop("objects"), 'frame 3 has no "objects"'),
     ],
 )
-def test_malformed_answers_are_named(truth, answer, spoil, message):
+def test_malformed_answers_are_named(
+    truth: list[Truth], answer: dict[str, Any], spoil: Callable[[dict[str, Any]], object], message: str
+) -> None:
     spoil(answer)
     with pytest.raises(AnswerError, match=message):
         measure(answer, truth, WIDTH)
 
 
-def test_the_truth_is_plausible(answer):
+def test_the_truth_is_plausible(answer: dict[str, Any]) -> None:
     judged = plausibility(answer, WIDTH, HEIGHT)
     assert judged.frames == 12
     assert judged.pitch_found == judged.inlier_ratio == 1
@@ -219,7 +225,7 @@ def test_the_truth_is_plausible(answer):
     assert judged.plausible_motion == 1
 
 
-def test_keypoints_too_close_together_do_not_count(answer):
+def test_keypoints_too_close_together_do_not_count(answer: dict[str, Any]) -> None:
     assert plausibility(answer, WIDTH, HEIGHT).frames_with_keypoints == 1
     for frame in answer["frames"][:3]:
         first, second = [index for index, point in enumerate(frame["keypoints"]) if any(point)][:2]
@@ -227,7 +233,7 @@ def test_keypoints_too_close_together_do_not_count(answer):
     assert plausibility(answer, WIDTH, HEIGHT).frames_with_keypoints == 0.75
 
 
-def test_one_wrong_keypoint_costs_inliers_and_error(answer):
+def test_one_wrong_keypoint_costs_inliers_and_error(answer: dict[str, Any]) -> None:
     perfect = plausibility(answer, WIDTH, HEIGHT)
     for frame in answer["frames"]:
         point = next(point for point in frame["keypoints"] if any(point))
@@ -237,7 +243,7 @@ def test_one_wrong_keypoint_costs_inliers_and_error(answer):
     assert judged.reprojection_error_px > 1
 
 
-def test_keypoints_that_change_their_distances_are_not_stable(truth):
+def test_keypoints_that_change_their_distances_are_not_stable(truth: list[Truth]) -> None:
     still = answer_to([truth[0]] * 3)
     for number, frame in enumerate(still["frames"]):
         frame["frame_number"] = number
@@ -250,7 +256,7 @@ def test_keypoints_that_change_their_distances_are_not_stable(truth):
     assert math.isnan(plausibility(still, WIDTH, HEIGHT).keypoint_stability)
 
 
-def test_a_jumping_id_and_a_player_in_the_stands(answer):
+def test_a_jumping_id_and_a_player_in_the_stands(answer: dict[str, Any]) -> None:
     for entry in objects(answer, (2,), first=6):
         if entry["id"] == 2:
             entry["bbox"] = [entry["bbox"][0] + 40, 20, entry["bbox"][2] + 40, 40]
@@ -259,7 +265,7 @@ def test_a_jumping_id_and_a_player_in_the_stands(answer):
     assert judged.players_in_pitch == pytest.approx(1 - 6 / 48)
 
 
-def test_an_answer_without_keypoints_has_no_pitch(answer):
+def test_an_answer_without_keypoints_has_no_pitch(answer: dict[str, Any]) -> None:
     for frame in answer["frames"]:
         frame["keypoints"] = [[0.0, 0.0]] * 32
     judged = plausibility(answer, WIDTH, HEIGHT)

@@ -12,15 +12,15 @@ CHALK = (150, 230, 150)
 """Paint with grass in it: pure white would not pass for grass, and only what does is looked at."""
 
 
-def field(height=360, width=640, colour=GRASS):
+def field(height: int = 360, width: int = 640, colour: tuple[int, int, int] = GRASS) -> np.ndarray:
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def distance(segments, point):
+def distance(segments: np.ndarray, point: np.ndarray) -> float:
     """From a point to the nearest segment, in px."""
     start, along = segments[:, :2], segments[:, 2:] - segments[:, :2]
     place = np.clip(((point - start) * along).sum(axis=1) / (along**2).sum(axis=1), 0, 1)
-    return np.hypot(*(point - start - place[:, None] * along).T).min()
+    return float(np.hypot(*(point - start - place[:, None] * along).T).min())
 
 
 def test_a_line_on_grass_is_seen_where_it_is() -> None:

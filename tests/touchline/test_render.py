@@ -1,11 +1,15 @@
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
+import supervision as sv
 
+from tests.support.pictures import read_picture
 from tests.touchline.made_scene import HEIGHT, STANDS_CM, WIDTH, answer_to, camera, grass_video, keypoints, truths
 from touchline.answer import parse_answer
 from touchline.contract import BALL
@@ -20,25 +24,25 @@ GRASS = (60, 140, 60)
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return grass_video(tmp_path_factory.mktemp("clip") / "match.mp4", FRAMES)
 
 
 @pytest.fixture
-def answer():
+def answer() -> dict[str, Any]:
     return answer_to(truths(FRAMES))
 
 
-def view_of(answer, number=0):
+def view_of(answer: dict[str, Any], number: int = 0) -> FrameView:
     return FrameView.of(parse_answer(answer)[number])
 
 
-def near(picture, colour, tolerance=40):
+def near(picture: np.ndarray, colour: sv.Color, tolerance: int = 40) -> np.ndarray:
     """bool [h, w]: pixels of about that colour."""
-    return np.abs(picture.astype(int) - colour.as_bgr()).max(axis=2) < tolerance
+    return np.asarray(np.abs(picture.astype(int) - colour.as_bgr()).max(axis=2) < tolerance)
 
 
-def test_video_has_every_frame_and_the_panel(clip, answer, tmp_path):
+def test_video_has_every_frame_and_the_panel(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "pictures" / "annotated.mp4"
     calls = []
     render_video(clip, answer, out, lambda done, total: calls.append((done, total)))
@@ -56,14 +60,14 @@ def test_video_has_every_frame_and_the_panel(clip, answer, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["annotated.mp4"]
 
 
-def test_index_stands_in_front_of_the_data(clip, answer, tmp_path):
+def test_index_stands_in_front_of_the_data(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "annotated.mp4"
     render_video(clip, answer, out)
     data = out.read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
-def test_odd_and_narrow_videos_are_rendered(tmp_path):
+def test_odd_and_narrow_videos_are_rendered(tmp_path: Path) -> None:
     tall = grass_video(tmp_path / "tall.mp4", 2, 300, 418)
     response = {"frames": [{"frame_number": 1, "keypoints": [[0, 0]] * 32, "objects": []}]}
     render_video(tall, response, tmp_path / "out.mp4")
@@ -74,10 +78,10 @@ def test_odd_and_narrow_videos_are_rendered(tmp_path):
     render_contact_sheet(wide, response, tmp_path / "out.png")
 
 
-def test_contact_sheet_shows_the_frames(clip, answer, tmp_path):
+def test_contact_sheet_shows_the_frames(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "contact_sheet.png"
     render_contact_sheet(clip, answer, out, count=4)
-    sheet = cv2.imread(str(out))
+    sheet = read_picture(out)
     assert sheet.shape[1] > 2000
     # Four tiles: each has the ball's yellow label in its picture.
     yellow = near(sheet, CLASS_COLOURS[BALL]).astype(np.uint8)
@@ -86,16 +90,16 @@ def test_contact_sheet_shows_the_frames(clip, answer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["contact_sheet.png"]
 
 
-def test_contact_sheet_of_a_short_clip_shows_it_all(clip, answer, tmp_path):
+def test_contact_sheet_of_a_short_clip_shows_it_all(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     render_contact_sheet(clip, answer, tmp_path / "all.png", count=100)
     render_contact_sheet(clip, answer, tmp_path / "one.png", count=1)
-    tall, small = (cv2.imread(str(tmp_path / name)).shape for name in ("all.png", "one.png"))
+    tall, small = (read_picture(tmp_path / name).shape for name in ("all.png", "one.png"))
     assert tall[0] > 5 * small[0] / 2
     with pytest.raises(ValueError, match="0 frames"):
         render_contact_sheet(clip, answer, tmp_path / "none.png", count=0)
 
 
-def test_boxes_are_drawn_where_the_answer_has_them(answer):
+def test_boxes_are_drawn_where_the_answer_has_them(answer: dict[str, Any]) -> None:
     picture = np.full((2 * HEIGHT, 2 * WIDTH, 3), GRASS, np.uint8)
     view = view_of(answer)
     draw_answer(picture, view, 2.0)
@@ -104,7 +108,7 @@ def test_boxes_are_drawn_where_the_answer_has_them(answer):
         assert near(picture[bottom - 2 : bottom + 3, left : right + 1], CLASS_COLOURS[class_id]).any()
 
 
-def test_pitch_lines_are_drawn_where_the_pitch_is(answer):
+def test_pitch_lines_are_drawn_where_the_pitch_is(answer: dict[str, Any]) -> None:
     """The halfway line runs down the middle of this view, between keypoints 15 and 16, and is faint."""
     view = view_of(answer)
     points = view.answer.keypoints
@@ -118,7 +122,7 @@ def test_pitch_lines_are_drawn_where_the_pitch_is(answer):
     assert 40 < np.abs(with_lines[y, x - 1 : x + 2].astype(int) - GRASS).max() < 190
 
 
-def test_map_shows_everyone_where_they_stand(answer):
+def test_map_shows_everyone_where_they_stand(answer: dict[str, Any]) -> None:
     view = view_of(answer)
     width = 600
     picture = draw_map(width, view, [], (WIDTH, HEIGHT))
@@ -129,7 +133,7 @@ def test_map_shows_everyone_where_they_stand(answer):
         assert near(picture[y : y + 1, x : x + 1], CLASS_COLOURS[class_id]).all()
 
 
-def test_map_shows_the_way_of_the_last_second(answer):
+def test_map_shows_the_way_of_the_last_second(answer: dict[str, Any]) -> None:
     view = view_of(answer)
     way = np.column_stack([np.linspace(2000, 3000, 25), np.full(25, 1800.0)])
     jump = np.array([(2000.0, 5500.0), (3000.0, 5500.0)])
@@ -141,7 +145,7 @@ def test_map_shows_the_way_of_the_last_second(answer):
     assert np.ptp(changed[:, 1]) == pytest.approx(1000, abs=80)
 
 
-def test_map_brightens_what_the_camera_sees():
+def test_map_brightens_what_the_camera_sees() -> None:
     """A low camera has its horizon in the picture; the ground behind it must not count as seen."""
     low = keypoints(camera(eye_cm=(6000.0, 12500.0, 900.0)))
     response = {"frames": [{"frame_number": 0, "keypoints": low.tolist(), "objects": []}]}
@@ -154,13 +158,13 @@ def test_map_brightens_what_the_camera_sees():
     assert green[0] > green[1] + 10
 
 
-def test_map_without_a_pitch_shows_no_one(answer):
+def test_map_without_a_pitch_shows_no_one(answer: dict[str, Any]) -> None:
     answer["frames"][0]["keypoints"] = [[0.0, 0.0]] * 32
     picture = draw_map(600, view_of(answer), [], (WIDTH, HEIGHT))
     assert not any(near(picture, colour).any() for colour in CLASS_COLOURS)
 
 
-def test_map_stays_intact_for_absurd_answers(answer):
+def test_map_stays_intact_for_absurd_answers(answer: dict[str, Any]) -> None:
     frame = answer["frames"][0]
     for entry in frame["objects"]:
         entry["bbox"] = [-1e7, -1e7, 1e7, 1e7]
@@ -168,7 +172,7 @@ def test_map_stays_intact_for_absurd_answers(answer):
     draw_map(600, view_of(answer), [], (WIDTH, HEIGHT))
 
 
-def test_unanswered_frames_are_shown_as_such(clip, answer, tmp_path):
+def test_unanswered_frames_are_shown_as_such(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     del answer["frames"][3:6]
     render_video(clip, answer, tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -178,7 +182,7 @@ def test_unanswered_frames_are_shown_as_such(clip, answer, tmp_path):
     assert boxed == [number not in (3, 4, 5) for number in range(FRAMES)]
 
 
-def test_the_video_must_be_the_challenges_own(clip, answer, tmp_path):
+def test_the_video_must_be_the_challenges_own(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     longer = answer_to(truths(FRAMES + 1))
     with pytest.raises(RenderError, match=rf"answers frame {FRAMES}, but .*match.mp4 ends at frame {FRAMES - 1}"):
         render_video(clip, longer, tmp_path / "out.mp4")
@@ -192,14 +196,14 @@ def test_the_video_must_be_the_challenges_own(clip, answer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_responses_are_named(clip, tmp_path):
+def test_bad_responses_are_named(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match=r'no "frames" list.*touchline challenge'):
         render_video(clip, {"detail": "busy"}, tmp_path / "out.mp4")
     with pytest.raises(RenderError, match="empty"):
         render_contact_sheet(clip, {"frames": []}, tmp_path / "out.png")
 
 
-def test_responses_are_read_from_files(answer, tmp_path):
+def test_responses_are_read_from_files(answer: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "response.json"
     path.write_text(json.dumps(answer))
     assert read_response(path) == answer
@@ -216,7 +220,7 @@ def test_responses_are_read_from_files(answer, tmp_path):
         read_response(tmp_path / "gone.json")
 
 
-def test_bad_videos_are_named(clip, answer, tmp_path):
+def test_bad_videos_are_named(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     empty = tmp_path / "empty.mp4"
@@ -236,7 +240,7 @@ def test_bad_videos_are_named(clip, answer, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_errors_leave_the_old_picture_and_nothing_else(clip, answer, tmp_path):
+def test_errors_leave_the_old_picture_and_nothing_else(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "annotated.mp4"
     out.write_text("the old one")
 
@@ -249,7 +253,7 @@ def test_errors_leave_the_old_picture_and_nothing_else(clip, answer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["annotated.mp4"]
 
 
-def test_a_truncated_video_leaves_nothing(clip, answer, tmp_path):
+def test_a_truncated_video_leaves_nothing(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     data = clip.read_bytes()
     cut.write_bytes(data[: len(data) * 3 // 4])
@@ -259,7 +263,7 @@ def test_a_truncated_video_leaves_nothing(clip, answer, tmp_path):
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_no_file_can_be_made_in_a_file(clip, answer, tmp_path):
+def test_no_file_can_be_made_in_a_file(clip: Path, answer: dict[str, Any], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OSError):

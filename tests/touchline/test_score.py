@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from commands.score import costliest
-from tests.touchline.made_scene import HEIGHT, WIDTH, answer_to, camera, pixels, truths
-from touchline.answer import parse_answer
+from tests.touchline.made_scene import HEIGHT, WIDTH, Truth, answer_to, camera, pixels, truths
+from touchline.answer import FrameAnswer, parse_answer
 from touchline.contract import BALL, PLAYER
 from touchline.pitch import LINES_CM, centre_circle
 from touchline.pitch_lines import Sight
 from touchline.score import (
     MIN_FRAMES,
+    Score,
     boxes_at_best,
     countable,
     final_score,
@@ -30,12 +33,12 @@ COUNT = 80
 
 
 @pytest.fixture(scope="module")
-def truth():
+def truth() -> list[Truth]:
     return truths(COUNT)
 
 
 @pytest.fixture
-def answer(truth):
+def answer(truth: list[Truth]) -> dict[str, Any]:
     """With persons as large as a validator looks at, who stand below its score board."""
     made = answer_to(truth)
     for frame in made["frames"]:
@@ -45,7 +48,7 @@ def answer(truth):
     return made
 
 
-def seen(number, pitch=1.0):
+def seen(number: int, pitch: float = 1.0) -> Sight:
     view = camera(aim_cm=(6000.0 + 5 * number, 3500.0))
     circle = centre_circle()
     lines = np.concatenate([np.array(LINES_CM, float).reshape(-1, 4), np.column_stack([circle[:-1], circle[1:]])])
@@ -53,16 +56,23 @@ def seen(number, pitch=1.0):
     return Sight(ends[(ends != -1).all(axis=1)], pitch)
 
 
-def judged(answer, sights=None, *, count=COUNT, seconds=2.0, fastest=2.0):
+def judged(
+    answer: dict[str, Any],
+    sights: Mapping[int, Sight] | None = None,
+    *,
+    count: int = COUNT,
+    seconds: float = 2.0,
+    fastest: float = 2.0,
+) -> Score:
     sights = {number: seen(number) for number in range(count)} if sights is None else sights
     return score_answer(parse_answer(answer), sights, SIZE, count, seconds=seconds, fastest_s=fastest)
 
 
-def shares(score):
+def shares(score: Score) -> dict[str, float]:
     return {part.name: part.share for part in score.parts}
 
 
-def test_the_truth_scores_nearly_everything(answer):
+def test_the_truth_scores_nearly_everything(answer: dict[str, Any]) -> None:
     score = judged(answer)
     assert score.pitch_frames == len(score.frames) == COUNT
     parts = shares(score)
@@ -77,7 +87,7 @@ def test_the_truth_scores_nearly_everything(answer):
     assert score.total == pytest.approx(0.65 * (score.keypoints + score.boxes_at_best) / 2 + 0.35)
 
 
-def test_what_is_lost_adds_up(answer):
+def test_what_is_lost_adds_up(answer: dict[str, Any]) -> None:
     for frame in answer["frames"][40:60]:
         frame["keypoints"] = [[x + 9 * (y > 200), y] if x else [x, y] for x, y in frame["keypoints"]]
     score = judged(answer)
@@ -93,7 +103,7 @@ def test_what_is_lost_adds_up(answer):
     assert all(39 <= frame.number <= 60 for frame in costliest(score, 2))
 
 
-def test_keypoints_off_the_lines_are_named(answer):
+def test_keypoints_off_the_lines_are_named(answer: dict[str, Any]) -> None:
     for frame in answer["frames"]:
         frame["keypoints"][30] = [20.0, 340.0]
     score = judged(answer)
@@ -103,14 +113,14 @@ def test_keypoints_off_the_lines_are_named(answer):
     assert shares(score)["on lines"] < shares(judged({**answer, "frames": without(answer, 30)}))["on lines"]
 
 
-def without(answer, index):
-    frames = copy.deepcopy(answer["frames"])
+def without(answer: dict[str, Any], index: int) -> list[dict[str, Any]]:
+    frames: list[dict[str, Any]] = copy.deepcopy(answer["frames"])
     for frame in frames:
         frame["keypoints"][index] = [0.0, 0.0]
     return frames
 
 
-def test_keypoints_that_jump_lose_the_scenes_stability(answer):
+def test_keypoints_that_jump_lose_the_scenes_stability(answer: dict[str, Any]) -> None:
     for number, frame in enumerate(answer["frames"]):
         if number % 2:
             frame["keypoints"] = [[x + 30.0, y] if x else [x, y] for x, y in frame["keypoints"]]
@@ -118,7 +128,7 @@ def test_keypoints_that_jump_lose_the_scenes_stability(answer):
     assert parts["scene stability"] < 0.2
 
 
-def test_a_frame_left_out_is_unsteady_and_one_without_keypoints_between_such_is_not(answer):
+def test_a_frame_left_out_is_unsteady_and_one_without_keypoints_between_such_is_not(answer: dict[str, Any]) -> None:
     whole = shares(judged(answer))["scene stability"]
     missing = {**answer, "frames": [frame for frame in answer["frames"] if frame["frame_number"] != 50]}
     assert shares(judged(missing))["scene stability"] == pytest.approx(whole - 2 * 0.995 / COUNT, abs=1e-3)
@@ -133,20 +143,20 @@ def test_a_frame_left_out_is_unsteady_and_one_without_keypoints_between_such_is_
     assert shares(judged(answer))["frames with homography"] == pytest.approx(0.5)
 
 
-def test_an_answer_without_keypoints_or_objects_scores_nothing(answer):
+def test_an_answer_without_keypoints_or_objects_scores_nothing(answer: dict[str, Any]) -> None:
     for frame in answer["frames"]:
         frame["keypoints"], frame["objects"] = [[0.0, 0.0]] * 32, []
     score = judged(answer, seconds=2.0)
     assert score.keypoints == score.boxes_at_best == score.speed == score.total == 0
 
 
-def test_without_lines_in_the_picture_keypoints_score_nothing(answer):
+def test_without_lines_in_the_picture_keypoints_score_nothing(answer: dict[str, Any]) -> None:
     score = judged(answer, {0: Sight(np.empty((0, 4)), 1.0)})
     assert shares(score)["on lines"] == pytest.approx(0)
     assert score.keypoints == 0
 
 
-def test_only_pictures_of_a_pitch_are_scored_and_too_few_are_said(answer):
+def test_only_pictures_of_a_pitch_are_scored_and_too_few_are_said(answer: dict[str, Any]) -> None:
     score = judged(answer, {number: seen(number, pitch=0.7 if number < 76 else 0.69) for number in range(COUNT)})
     assert [frame.number for frame in score.frames] == list(range(76))
     few = judged(answer, {number: seen(number, pitch=float(number < MIN_FRAMES - 1)) for number in range(COUNT)})
@@ -160,7 +170,7 @@ def test_only_pictures_of_a_pitch_are_scored_and_too_few_are_said(answer):
         judged(answer, {})
 
 
-def test_keypoints_too_near_to_an_earlier_one_or_outside_do_not_count():
+def test_keypoints_too_near_to_an_earlier_one_or_outside_do_not_count() -> None:
     points = np.zeros((32, 2))
     points[[3, 5, 7, 9]] = [(100, 100), (120, 114.9), (120, 115.1), (700, 100)]
     assert countable(points, SIZE).tolist() == [3, 7]
@@ -168,7 +178,7 @@ def test_keypoints_too_near_to_an_earlier_one_or_outside_do_not_count():
     assert fit_pitch(points, SIZE) is None
 
 
-def test_distance_to_lines_is_in_shares_of_the_picture():
+def test_distance_to_lines_is_in_shares_of_the_picture() -> None:
     points = np.zeros((32, 2))
     points[0], points[4] = (64, 36), (640 - 64, 72)
     found = line_distances(points, np.array([[0.0, 36, 640, 36], [0, 0, 0, 360]]), SIZE)
@@ -177,13 +187,13 @@ def test_distance_to_lines_is_in_shares_of_the_picture():
     assert np.isinf(line_distances(points, np.empty((0, 4)), SIZE)[[0, 4]]).all()
 
 
-def frame_of(boxes):
+def frame_of(boxes: list[tuple[float, ...]]) -> FrameAnswer:
     objects = [{"id": n, "class_id": kind, "bbox": box} for n, (kind, *box) in enumerate(boxes)]
     frame = {"frame_number": 0, "keypoints": [[0, 0]] * 32, "objects": objects}
     return parse_answer({"frames": [frame]})[0]
 
 
-def test_boxes_earn_half_as_much_each_and_a_second_ball_costs():
+def test_boxes_earn_half_as_much_each_and_a_second_ball_costs() -> None:
     person, ball = (PLAYER, 10, 200, 30, 250), (BALL, 100, 200, 104, 204)
     assert boxes_at_best(frame_of([person]), SIZE) == pytest.approx(1 / 2)
     assert boxes_at_best(frame_of([person] * 2), SIZE) == pytest.approx(1.5 / 2)
@@ -197,7 +207,7 @@ def test_boxes_earn_half_as_much_each_and_a_second_ball_costs():
     assert large == pytest.approx(math.exp(-80 * (0.25 - 0.015)) / 2)
 
 
-def test_speed_counts_only_for_an_answer_in_time_with_boxes(answer):
+def test_speed_counts_only_for_an_answer_in_time_with_boxes(answer: dict[str, Any]) -> None:
     assert judged(answer, seconds=8.5).speed == pytest.approx(math.exp(-2.5))
     assert judged(answer, seconds=15.0, fastest=20.0).speed == 0
     assert judged(answer, seconds=1.0).speed == 1
@@ -209,7 +219,7 @@ def test_speed_counts_only_for_an_answer_in_time_with_boxes(answer):
     assert score.speed == 0
 
 
-def test_the_formula_of_speed_and_the_whole():
+def test_the_formula_of_speed_and_the_whole() -> None:
     assert speed_score(2.0, 2.0) == 1
     assert speed_score(15.0, 2.0) == 0
     assert speed_score(8.5, 2.0) == pytest.approx(math.exp(-2.5))

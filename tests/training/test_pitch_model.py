@@ -1,6 +1,7 @@
 """The pitch network's maps decode to the peak; training lowers its loss; its file answers as the network does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from training.train_pitch import point_loss  # noqa: E402
 pytestmark = pytest.mark.export
 
 
-def gaussian(x: float, y: float, height: int = 96, width: int = 160) -> "torch.Tensor":
+def gaussian(x: float, y: float, height: int = 96, width: int = 160) -> Any:
     """Log of a Gaussian at x, y in input pixels."""
     rows = (torch.arange(height) + 0.5) * 4
     columns = (torch.arange(width) + 0.5) * 4

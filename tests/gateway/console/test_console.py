@@ -112,7 +112,7 @@ async def picture(browser: httpx.AsyncClient, path: str, kind: str) -> np.ndarra
     assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
     image = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
-    return image
+    return np.asarray(image)
 
 
 async def test_a_hostile_id_stays_text(video: str, quick_triton: LocalTriton, tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ async def test_the_token(video: str, quick_triton: LocalTriton, tmp_path: Path) 
                 assert refused.headers["www-authenticate"].startswith("Basic ")
                 assert "CONSOLE_TOKEN" in refused.text
             assert (await browser.get(path, auth=("anyone", token))).status_code != 401
-        for header in ("Basic", "Basic ???", "Basic ü".encode("latin-1"), "Bearer secret"):
-            assert (await browser.get("/console", headers={"Authorization": header})).status_code == 401
+        for header in (b"Basic", b"Basic ???", "Basic ü".encode("latin-1"), b"Bearer secret"):
+            assert (await browser.get("/console", headers={b"Authorization": header})).status_code == 401
 
 
 async def test_only_the_last_ones_are_kept_and_strangers_push_nothing_out(

@@ -80,7 +80,7 @@ def test_a_containers_share_of_the_cores_counts(tmp_path: Path) -> None:
     ],
 )
 def test_memory(files: dict[str, str], level: str, tmp_path: Path) -> None:
-    found = host.memory(made(tmp_path, **files), SETTINGS)
+    found = host.memory(made(tmp_path, 4, **files), SETTINGS)
     assert found.level == level and remedied(found)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import bittensor
 import pytest
@@ -28,9 +29,9 @@ def keys(tmp_path: Path) -> Keys:
     return make_keys(tmp_path / "keys")
 
 
-def settings_of(keys: Keys, **changed: object) -> Settings:
-    own = {name.lower(): value for name, value in keys.environment().items()}
-    return Settings(_env_file=None, **{**own, "device": "cpu", **changed})
+def settings_of(keys: Keys, **changed: Any) -> Settings:
+    own: dict[str, Any] = {name.lower(): value for name, value in keys.environment().items()}
+    return Settings(_env_file=None, **(own | {"device": "cpu"} | changed))
 
 
 def test_the_hotkey_file(keys: Keys) -> None:
@@ -96,13 +97,13 @@ def test_the_age_of_the_chain(age_s: float | None, level: str) -> None:
     assert miner.chain_age(age_s).level == level
 
 
-def standing(**changed: object) -> Standing:
+def standing(**changed: Any) -> Standing:
     own = Standing(
         subnet="Score", uids=1, max_uids=256, registration_open=True, cost=bittensor.tao(0.5), uid=3,
         stake=bittensor.tao(1), incentive=0.1, announced=Endpoint(IPv4Address("8.8.4.4"), 7999),
         coldkey=None, balance=None,
     )  # fmt: skip
-    return replace(own, **changed)  # type: ignore[arg-type]
+    return replace(own, **changed)
 
 
 def levels(found: list[Finding]) -> list[str]:

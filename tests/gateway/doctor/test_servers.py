@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,9 @@ from gateway.settings import Settings
 from local.triton import LocalTriton, free_ports
 
 
-def settings(**changed: object) -> Settings:
-    return Settings(_env_file=None, **{"device": "cpu", "img_size": 160, **changed})
+def settings(**changed: Any) -> Settings:
+    values: dict[str, Any] = {"device": "cpu", "img_size": 160}
+    return Settings(_env_file=None, **(values | changed))
 
 
 async def test_a_triton_says_what_it_serves_and_how_quickly(quick_triton: LocalTriton) -> None:

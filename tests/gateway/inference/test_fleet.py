@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,15 +22,17 @@ from tests.support.gateway import RunningGateway, Traces, error_of, region_of, r
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
 
+FRAMES, INFERRED = 201, 101
+
 
 @pytest.fixture(scope="module")
 def video(web: tuple[str, Path]) -> str:
-    make_video(web[1] / "for-tritons.mp4", 401)
+    make_video(web[1] / "for-tritons.mp4", FRAMES)
     return f"{web[0]}/for-tritons.mp4"
 
 
 @contextmanager
-def a_triton(directory: Path, **models: float) -> Iterator[LocalTriton]:
+def a_triton(directory: Path, **models: Any) -> Iterator[LocalTriton]:
     with LocalTriton(write_quick_models(directory / "models", **models), log=directory / "triton.log") as triton:
         triton.wait_ready()
         yield triton
@@ -37,7 +40,13 @@ def a_triton(directory: Path, **models: float) -> Iterator[LocalTriton]:
 
 @contextmanager
 def two_tritons(directory: Path, delay_s: float = 0.02) -> Iterator[tuple[LocalTriton, LocalTriton]]:
-    with a_triton(directory / "a", delay_s=delay_s) as first, a_triton(directory / "b", delay_s=delay_s) as second:
+    models = write_quick_models(directory / "models", delay_s=delay_s)
+    with (
+        LocalTriton(models, log=directory / "a.log") as first,
+        LocalTriton(models, log=directory / "b.log") as second,
+    ):
+        first.wait_ready()
+        second.wait_ready()
         yield first, second
 
 
@@ -58,7 +67,7 @@ async def counted(triton: LocalTriton) -> int:
 
 
 async def states(gateway: RunningGateway) -> dict[str, str]:
-    return (await gateway.client.get(f"{gateway.url}/health")).json()["tritons"]
+    return dict((await gateway.client.get(f"{gateway.url}/health")).json()["tritons"])
 
 
 async def until_all_ready(gateway: RunningGateway) -> None:
@@ -91,13 +100,13 @@ async def test_the_one_with_less_to_do_is_asked(video: str, tmp_path: Path) -> N
             warm_up = [await counted(triton) for triton in (slow, fast)]
             together = (await gateway.challenge(video)).json()["frames"]
             async with asyncio.timeout(20):
-                while frames_inferred(slow) + frames_inferred(fast) < 201 + sum(warm_up):
+                while frames_inferred(slow) + frames_inferred(fast) < INFERRED + sum(warm_up):
                     await asyncio.sleep(0.05)
             by_slow, by_fast = (
                 frames_inferred(triton) - before for triton, before in zip((slow, fast), warm_up, strict=True)
             )
     assert together == alone
-    assert by_slow + by_fast == 201
+    assert by_slow + by_fast == INFERRED
     assert 0 < by_slow < by_fast
 
 
@@ -146,6 +155,7 @@ async def test_one_hangs_in_the_middle(video: str, tmp_path: Path) -> None:
             before = Traces.of(gateway)
             asking = asyncio.create_task(gateway.challenge(video))
             await under_way(gateway, hanging)
+            assert hanging.pid is not None
             os.killpg(hanging.pid, signal.SIGSTOP)
             try:
                 assert (await asking).status_code == 200

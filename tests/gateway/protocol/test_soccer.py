@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from bittensor_wallet import Keypair
 
-from gateway.protocol.soccer import MAX_BODY_BYTES
+from gateway.protocol.admission import MAX_BODY_BYTES
 from local.triton import LocalTriton
 from local.validator import challenge_body, signed_headers
 from tests.support.gateway import RunningGateway, error_of, running_gateway

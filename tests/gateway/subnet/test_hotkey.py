@@ -10,12 +10,13 @@ from bittensor_wallet import Keyfile, Keypair
 
 from gateway.errors import StartupError
 from gateway.subnet.hotkey import load_hotkey
+from tests.support.keys import key_of
 
 
 def test_the_seed_gives_the_address(tmp_path: Path) -> None:
     seed = "0x" + "07" * 32
     (tmp_path / "hot").write_text(json.dumps({"secretSeed": seed, "accountId": "0x"}))
-    assert load_hotkey(tmp_path / "hot").ss58_address == Keypair.create_from_seed(seed).ss58_address
+    assert load_hotkey(tmp_path / "hot").ss58_address == key_of(seed).ss58_address
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"secretSeed": "0x12"}', '{"secretSeed": null}', "\x00\xff"])
@@ -80,13 +81,14 @@ def test_an_ed25519_key_is_refused_by_name(kind: object, tmp_path: Path) -> None
 
 
 def test_an_ed25519_key_as_the_library_writes_it_is_refused_by_name(tmp_path: Path) -> None:
-    path = write(tmp_path / "hot", Keypair.create_from_seed("0x" + "11" * 32, 0))
+    path = write(tmp_path / "hot", key_of("0x" + "11" * 32, 0))
     with pytest.raises(StartupError, match="no sr25519"):
         load_hotkey(path)
 
 
 def test_a_public_key_alone_signs_nothing(tmp_path: Path) -> None:
     key = MADE["a URI"]
+    assert key.public_key is not None
     (tmp_path / "hot").write_text(json.dumps({"publicKey": key.public_key.hex(), "ss58Address": key.ss58_address}))
     with pytest.raises(StartupError, match=r"[Nn]o private key"):
         load_hotkey(tmp_path / "hot")

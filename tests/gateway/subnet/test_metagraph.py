@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from gateway.subnet import metagraph as metagraph_module
 from gateway.subnet.metagraph import Metagraph, Node, Nodes
 
 
-def settings(directory: Path, **values: object) -> Settings:
+def settings(directory: Path, **values: Any) -> Settings:
     return Settings(_env_file=None, nodes_file=directory / "nodes.json", **values)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.errors import NoncesUnavailable, StartupError, Unauthorized
-from gateway.subnet.nonces import MemoryNonces, RedisNonces
+from gateway.errors import Busy, NoncesUnavailable, StartupError, Unauthorized
+from gateway.subnet.nonce_journal import NonceJournal
+from gateway.subnet.nonces import MOST_A_VALIDATOR, OwnNonces, RedisNonces
 from local.triton import LocalTriton
 from local.validator import challenge_body, signed_headers
 from tests.support.gateway import error_of, running_gateway
@@ -37,30 +39,124 @@ async def redis_nonces(url: str, own_hotkey: str = "mine") -> AsyncIterator[Redi
 
 
 async def test_a_nonce_is_good_once() -> None:
-    nonces = MemoryNonces()
+    nonces = OwnNonces()
     await nonces.use("alice", "1")
     with pytest.raises(Unauthorized, match="used before"):
         await nonces.use("alice", "1")
 
 
 async def test_validators_do_not_share_nonces() -> None:
-    nonces = MemoryNonces()
+    nonces = OwnNonces()
     await nonces.use("alice", "1")
     await nonces.use("bob", "1")
 
 
 async def test_a_nonce_from_the_future_end_of_the_window_is_remembered_until_it_is_stale() -> None:
-    nonces = MemoryNonces()
+    nonces = OwnNonces()
     await nonces.use("alice", "1", now_s=0)
     with pytest.raises(Unauthorized):
         await nonces.use("alice", "1", now_s=239)
 
 
-async def test_memory_is_bounded_by_time() -> None:
-    nonces = MemoryNonces()
-    for second in range(10_000):
+async def test_memory_is_bounded_by_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    nonces = OwnNonces()
+    for second in range(20_000):
         await nonces.use("alice", str(second), now_s=second)
-    assert len(nonces) <= 242
+    assert len(nonces) == MOST_A_VALIDATOR
+    await nonces.use("bob", "1", now_s=30_000)
+    assert len(nonces) == 1
+    monkeypatch.setattr("gateway.subnet.nonces.MOST_A_VALIDATOR", 3)
+    for number in range(3):
+        await nonces.use("alice", str(number), now_s=40_000)
+    with pytest.raises(Busy, match="alice has sent 3 requests in 240 s"):
+        await nonces.use("alice", "3", now_s=40_001)
+    await nonces.use("bob", "2", now_s=40_001)
+    await nonces.use("alice", "3", now_s=40_241)
+    with pytest.raises(Unauthorized):
+        await nonces.use("alice", "1", now_s=40_242)
+
+
+def journalled(path: Path) -> OwnNonces:
+    nonces = OwnNonces(NonceJournal(path))
+    nonces.load()
+    return nonces
+
+
+async def test_nonces_outlive_the_gateway(tmp_path: Path) -> None:
+    before = journalled(tmp_path / "nonces")
+    await before.use("alice", "1_a")
+    # Killed: nothing is closed, but the kernel gives the lock back.
+    assert before._journal is not None
+    before._journal.close()
+    with (tmp_path / "nonces").open("a") as file:
+        file.write("\n1790000000.0 alice")  # what a full disk cut off
+    after = journalled(tmp_path / "nonces")
+    with pytest.raises(Unauthorized, match="used before"):
+        await after.use("alice", "1_a")
+    await after.use("alice", "2_a")
+    await after.close()
+    again = journalled(tmp_path / "nonces")
+    for nonce in ("1_a", "2_a"):
+        with pytest.raises(Unauthorized, match="used before"):
+            await again.use("alice", nonce)
+    await again.close()
+
+
+async def test_the_file_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.subnet.nonces.MOST_A_VALIDATOR", 10)
+    monkeypatch.setattr("gateway.subnet.nonce_journal._SPARE_LINES", 5)
+    nonces = journalled(tmp_path / "nonces")
+    for number in range(500):
+        await nonces.use("alice", str(number), now_s=number * 300)
+        assert len((tmp_path / "nonces").read_text().splitlines()) <= 30
+    await nonces.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["nonces"]
+
+
+async def test_what_a_gateway_that_still_ends_was_asked_is_read_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.subnet.nonce_journal.RETRY_S", 0.0)
+    ending = journalled(tmp_path / "nonces")
+    starting = journalled(tmp_path / "nonces")
+    assert starting.kept_in == "this process"
+    assert "another gateway has it open" in caplog.text
+    with pytest.raises(Unauthorized, match="older than this gateway"):
+        await starting.use("alice", f"{time.time_ns() - 10**9}_a")
+    await starting.use("alice", later := f"{time.time_ns() + 10**9}_a")
+    await ending.use("alice", f"{time.time_ns()}_b")
+    await ending.close()
+    await starting.use("alice", "1_c")
+    assert starting.kept_in == str(tmp_path / "nonces")
+    assert len(starting) == 3
+    with pytest.raises(Unauthorized, match="used before"):
+        await starting.use("alice", later)
+    await starting.close()
+
+
+async def test_nonces_that_cannot_be_written_are_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonces = journalled(tmp_path / "missing" / "nonces")
+    for number in range(3):
+        await nonces.use("alice", f"{time.time_ns() + 10**9}_{number}")
+    assert len(caplog.records) == 1
+    assert "NODES_FILE" in caplog.text
+    full = journalled(tmp_path / "nonces")
+    monkeypatch.setattr(os, "write", lambda _, data: Path("/dev/full").write_bytes(data))
+    for number in range(3):
+        await full.use("alice", f"{number}_a")
+    await full.close()
+    assert len(caplog.records) == 2
+    assert "no space left" in caplog.text
+
+
+async def test_a_clock_that_was_an_hour_ahead_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was used an hour ago is new in time again when the clock is set back, and still used."""
+    nonces = OwnNonces()
+    await nonces.use("alice", "1", now_s=0)
+    with pytest.raises(Unauthorized, match="used before"):
+        await nonces.use("alice", "1", now_s=3600)
 
 
 async def test_gateways_of_one_hotkey_share_nonces(redis: RedisServer) -> None:

@@ -11,12 +11,14 @@ from touchline.homography import project
 from touchline.pitch import KEYPOINTS_CM
 
 
-def flights(*candidates: tuple[int, float, float], reach: float = 20, gap: int = 12) -> list[list[int]]:
+def flights(
+    *candidates: tuple[int, float, float], reach: float = 20, fast: float = 12, gap: int = 12
+) -> list[list[int]]:
     """Candidates by frame number, left border and score, all at one height."""
     numbers = np.array([number for number, _, _ in candidates], np.int64)
     xyxy = np.array([(x, 300, x + 8, 308) for _, x, _ in candidates], np.float32).reshape(-1, 4)
     scores = np.array([score for _, _, score in candidates], np.float32)
-    chosen = ball_flights(numbers, xyxy, scores, reach=reach, gap=gap, start_cost=0.35)
+    chosen = ball_flights(numbers, xyxy, scores, reach=reach, fast=fast, gap=gap, start_cost=0.35)
     return [flight.tolist() for flight in chosen]
 
 
@@ -31,6 +33,12 @@ def test_a_jump_that_no_ball_makes_is_not_followed() -> None:
     strong = [(number, 100 + 5 * number, 0.6) for number in range(0, 20, 2)]
     elsewhere = (9, 900, 0.6)
     assert flights(*sorted([*strong, elsewhere])) == [[0, 1, 2, 3, 4, 6, 7, 8, 9, 10]]
+
+
+def test_no_ball_is_fast_for_long() -> None:
+    assert flights((0, 0, 0.5), (4, 80, 0.5), fast=4) == [[0, 1]]
+    assert flights((0, 0, 0.5), (8, 130, 0.5), fast=4) == [[0], [1]]
+    assert flights((0, 0, 0.5), (8, 110, 0.5), fast=4) == [[0, 1]]
 
 
 def test_two_flights_never_share_a_frame() -> None:

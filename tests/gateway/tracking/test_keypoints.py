@@ -16,14 +16,14 @@ FRAMES, WIDTH, HEIGHT = 100, 1280, 720
 def camera(frame: int) -> np.ndarray:
     """Pitch cm to px, float64 [3, 3]: a view of the left half that pans at 3 px a frame and speeds up."""
     view = np.array([[0.15, -0.05, 80.0], [0.0, 0.035, 160.0], [0.0, -0.00006, 1.0]])
-    return np.array([[1, 0, -3.0 * frame - 0.01 * frame**2], [0, 1, 0], [0, 0, 1]]) @ view
+    return np.asarray(np.array([[1, 0, -3.0 * frame - 0.01 * frame**2], [0, 1, 0], [0, 0, 1]]) @ view)
 
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
     """float64 [100, 32, 2]; (0, 0) outside the picture."""
     points = np.stack([project(camera(frame), KEYPOINTS_CM) for frame in range(FRAMES)])
-    inside = ((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2)
+    inside = np.all((points > 0) & (points < (WIDTH, HEIGHT)), axis=2)
     assert inside.sum(axis=1).min() >= 5
     return np.where(inside[..., None], points, 0.0)
 
@@ -105,7 +105,7 @@ def test_any_frames_are_answered_as_they_are_among_all(truth: np.ndarray) -> Non
 def test_the_ground_is_found_whichever_it_is(ground: np.ndarray) -> None:
     """The homographies found meanwhile are those of the ground that is settled on in the end."""
     points = np.stack([project(camera(frame), ground) for frame in range(FRAMES)])
-    inside = ((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2)
+    inside = np.all((points > 0) & (points < (WIDTH, HEIGHT)), axis=2)
     shown = np.where(inside[..., None], points, 0.0)
     shown[:40] = 0  # nothing tells the ground until later
     answered = tracked(shown, 2)
@@ -118,7 +118,7 @@ def test_nothing_inferred_or_seen() -> None:
 
 
 def _shaking(points: np.ndarray) -> float:
-    seen = points.any(axis=2)
+    seen = np.any(points, axis=2)
     always = seen[2:] & seen[1:-1] & seen[:-2]
     return float(np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2)[always].mean())
 
@@ -127,7 +127,7 @@ def test_where_one_camera_stands_keypoints_are_answered_where_it_sees_them() -> 
     """Half of the noise is left, and what the model puts elsewhere goes to its place."""
     views = [standing(aim_cm=(4000.0 + 30 * frame, 3500.0), focal=700.0 + frame) for frame in range(FRAMES)]
     truth = np.stack([project(view, KEYPOINTS_CM) for view in views])
-    inside = ((truth > 0) & (truth < (640, 360))).all(axis=2)
+    inside = np.asarray(((truth > 0) & (truth < (640, 360))).all(axis=2))
     truth = np.where(inside[..., None], truth, 0.0)
     observed = np.where(inside[..., None], truth + np.random.default_rng(3).normal(0, 1.5, truth.shape), 0.0)
     point = int(np.flatnonzero(inside.all(axis=0))[0])

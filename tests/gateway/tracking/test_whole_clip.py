@@ -34,7 +34,7 @@ def camera(frame: int, fps: float = FPS, *, place: Points = PLACE) -> Points:
 
 def keypoints(frame: int, rng: np.random.Generator, fps: float = FPS) -> npt.NDArray[np.float32]:
     points = project(camera(frame, fps), REAL_KEYPOINTS_CM) + rng.normal(0, 1.0, (32, 2))
-    inside = ((points > 0) & (points < SIZE)).all(axis=1)
+    inside = np.all((points > 0) & (points < SIZE), axis=1)
     return np.where(inside[:, None], points, 0.0).astype(np.float32)
 
 
@@ -102,7 +102,7 @@ def _iou(first: Points, second: Points) -> Points:
 
 
 @pytest.mark.parametrize(
-    ("stride", "least", "most"), [(2, 0.98, 4), (6, 0.98, 4), (10, 0.98, 4), (15, 0.97, 4), (25, 0.9, 15)]
+    ("stride", "least", "most"), [(2, 0.98, 4), (6, 0.98, 4), (10, 0.98, 4), (15, 0.97, 4), (25, 0.91, 10)]
 )
 def test_people_keep_boxes_and_ids_however_far_inferred_frames_lie_apart(stride: int, least: float, most: int) -> None:
     clip = Clip()
@@ -124,7 +124,7 @@ def test_what_counts_is_time_and_not_frames(fps: int) -> None:
 @pytest.mark.parametrize("pitch", [True, False])
 def test_who_stands_is_one_person_in_every_frame(track_buffer: int, fps: int, stride: int, pitch: bool) -> None:
     clip = Clip(fps=fps, frames=120)
-    clip.truth, clip.seen, clip.keypoints = ([each[0]] * 120 for each in (clip.truth, clip.seen, clip.keypoints))
+    clip.truth, clip.seen, clip.keypoints = [clip.truth[0]] * 120, [clip.seen[0]] * 120, [clip.keypoints[0]] * 120
     rows = clip.answer(stride, track_buffer=track_buffer, pitch=pitch)
     count = len(clip.truth[0][1])
     assert (np.bincount(rows.frame_numbers) == count).all()
@@ -166,14 +166,15 @@ def test_a_standing_camera_makes_one_frames_homography_right_far_from_its_keypoi
     frames = list(range(0, FRAMES, 10))
     points = np.array([clip.keypoints[frame] for frame in frames], np.float64)
     alone = [pitch_homography(each, 100.0, REAL_KEYPOINTS_CM) for each in points]
-    steady = turning_camera(points, (points != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE)
+    steady, _ = turning_camera(points, (points != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE)
 
     def worst(found: list[Points | None]) -> float:
         off = []
         for frame, homography in zip(frames, found, strict=True):
             assert homography is not None
             feet = clip.truth[frame][0][:, [0, 3]]
-            apart = project(homography, feet) - project(np.linalg.inv(camera(frame)), feet)
+            true: Points = np.linalg.inv(camera(frame)).astype(np.float64)
+            apart = np.subtract(project(homography, feet), project(true, feet))
             off.append(np.linalg.norm(apart, axis=1).max())
         return float(np.max(off))
 
@@ -187,11 +188,11 @@ def test_a_camera_that_does_not_stand_is_left_as_it_is() -> None:
     for frame in range(0, 200, 10):
         matrix = camera(frame, place=PLACE + rng.normal(0, (25, 15, 6)))
         seen = project(matrix, REAL_KEYPOINTS_CM)
-        inside = ((seen > 0) & (seen < SIZE)).all(axis=1)
+        inside = np.all((seen > 0) & (seen < SIZE), axis=1)
         points.append(np.where(inside[:, None], seen, 0.0))
         alone.append(pitch_homography(points[-1], 100.0, REAL_KEYPOINTS_CM))
     array = np.array(points)
-    steady = turning_camera(array, (array != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE)
+    steady, _ = turning_camera(array, (array != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE)
     for homography, seen in zip(steady, array, strict=True):
         if homography is not None:
             off = np.linalg.norm(project(homography, seen) - REAL_KEYPOINTS_CM, axis=1)[(seen != 0).any(axis=1)]
@@ -200,10 +201,10 @@ def test_a_camera_that_does_not_stand_is_left_as_it_is() -> None:
 
 def test_no_keypoints_and_a_single_frame_make_no_camera() -> None:
     nothing = np.zeros((3, 32, 2))
-    assert turning_camera(nothing, nothing[..., 0] > 0, REAL_KEYPOINTS_CM, [None] * 3, SIZE) == [None] * 3
+    assert turning_camera(nothing, nothing[..., 0] > 0, REAL_KEYPOINTS_CM, [None] * 3, SIZE)[0] == [None] * 3
     one = keypoints(0, np.random.default_rng(1)).astype(np.float64)[None]
     alone = [pitch_homography(one[0], 100.0, REAL_KEYPOINTS_CM)]
-    assert turning_camera(one, (one != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE) is alone
+    assert turning_camera(one, (one != 0).any(axis=2), REAL_KEYPOINTS_CM, alone, SIZE)[0] is alone
 
 
 def test_rows_of_some_frames_are_those_among_all() -> None:
@@ -219,3 +220,27 @@ def test_rows_of_some_frames_are_those_among_all() -> None:
     chosen = (everything.frame_numbers >= 83) & (everything.frame_numbers < 117)
     assert np.array_equal(some.ids, everything.ids[chosen])
     assert np.allclose(some.xyxy, everything.xyxy[chosen])
+
+
+def test_frames_whose_keypoints_no_camera_shows_cost_little() -> None:
+    clip = Clip()
+    middle = np.array(SIZE) / 2
+    for frame in (50, 120, 200):
+        points = clip.keypoints[frame]
+        stretched = (points - middle) @ np.array([[1.15, -0.08], [0.1, 0.9]]) + middle
+        clip.keypoints[frame] = np.where(points != 0, stretched, 0.0).astype(np.float32)
+    found, _ = clip.found(clip.answer(10))
+    assert found >= 0.92
+
+
+def test_where_no_one_camera_explains_the_pitch_people_are_followed_in_the_picture_at_short_steps() -> None:
+    clip = Clip()
+    rng = np.random.default_rng(7)
+    for frame in range(FRAMES):
+        matrix = camera(frame, place=PLACE + rng.normal(0, (25, 15, 6)))
+        points = project(matrix, REAL_KEYPOINTS_CM)
+        inside = np.all((points > 0) & (points < SIZE), axis=1)
+        clip.keypoints[frame] = np.where(inside[:, None], points, 0.0).astype(np.float32)
+    found, _ = clip.found(clip.answer(5))
+    without, _ = clip.found(clip.answer(5, pitch=False))
+    assert found >= without

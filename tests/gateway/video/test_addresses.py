@@ -174,7 +174,7 @@ class _Detour(httpcore.AsyncNetworkBackend):
         self._addresses = addresses
         self._network = httpcore.AnyIOBackend()
 
-    async def connect_tcp(self, host: str, *arguments: Any) -> httpcore.AsyncNetworkStream:  # type: ignore[override]
+    async def connect_tcp(self, host: str, *arguments: Any) -> httpcore.AsyncNetworkStream:
         return await self._network.connect_tcp(self._addresses[host], *arguments)
 
 
@@ -244,7 +244,7 @@ async def test_the_certificate_is_the_names_and_no_connection_is_lent_to_another
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     told: list[str] = []
-    server.sni_callback = lambda _, name, __: told.append(name)  # type: ignore[assignment]
+    server.sni_callback = lambda _, name, __: told.append(name)
     trusting = ssl.create_default_context(cafile=certificate)
     async with (
         faulty_host(CONTENT, Reply(keep=True), Reply(keep=True), tls=server) as host,

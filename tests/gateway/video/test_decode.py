@@ -27,7 +27,8 @@ CASES = Path(__file__).parents[2] / "cases"
 
 
 def decoder(file: GrowingFile, **values: Any) -> Decoder:
-    return Decoder(file, **({"size": (160, 96), "frame_stride": 2, "pitch_stride": 6, "max_frames": 1000} | values))
+    defaults: dict[str, Any] = {"size": (160, 96), "frame_stride": 2, "pitch_stride": 6, "max_frames": 1000}
+    return Decoder(file, **(defaults | values))
 
 
 def whole_file(path: Path) -> GrowingFile:
@@ -249,7 +250,8 @@ def test_the_header_is_a_hint() -> None:
     ):
         with whole_file(CASES / name) as file, decoder(file) as decoding:
             info = decoding.open()
-            assert (info.fps, info.frames, info.duration_s) == (fps, frames, pytest.approx(duration_s)), name
+            assert (info.fps, info.frames) == (fps, frames), name
+            assert info.duration_s == pytest.approx(duration_s), name
 
 
 class Nvdec:
@@ -269,7 +271,7 @@ class Nvdec:
             copy = av.Packet(bytes(packet))
             copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
             packet = copy
-        return self._context.decode(packet)
+        return list(self._context.decode(packet))
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 20, 45])

@@ -33,7 +33,7 @@ def _x264(bf: int = 2, **parameters: object) -> dict[str, str]:
     return {"bf": str(bf), "preset": "veryfast", **({"x264-params": settings} if settings else {})}
 
 
-MADE: Final[dict[str, Callable[[Path], Path]]] = {
+MADE: Final[dict[str, Callable[[Path, int], Path]]] = {
     **{f"bf {bf}.mp4": partial(make_video, encoding=_x264(bf)) for bf in range(4)},
     "pyramid.mp4": partial(make_video, encoding=_x264(5, b_pyramid="normal", b_adapt=0)),
     "open gop.mp4": partial(make_video, encoding=_x264(2, open_gop=1, keyint=12)),
