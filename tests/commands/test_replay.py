@@ -13,7 +13,7 @@ import pytest
 
 from commands.replay import spread
 from local.triton import LocalTriton
-from tests.support.commands import Touchline, process
+from tests.support.commands import Touchline
 from tests.support.gateway import running_gateway
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
@@ -56,11 +56,11 @@ def kept(quick_triton: LocalTriton, web: tuple[str, Path], tmp_path_factory: pyt
 
 
 def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
-    kept: Path, models: tuple[Path, Path], tmp_path: Path
+    kept: Path, models: tuple[Path, Path], tmp_path: Path, touchline: Touchline
 ) -> None:
     good, bad = models
     (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
-    said = process(
+    said = touchline(
         *("replay", str(kept), "--settings", "sparse.env", "--repository", str(good), str(bad)),
         *("--out", "answers", "--json", "replay.json"),
         cwd=tmp_path,
