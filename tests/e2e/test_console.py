@@ -120,8 +120,10 @@ async def test_it_stays_while_accepted_challenges_are_finished(quick_triton: Loc
                 assert (await operator.get("/console")).status_code == 200
                 assert not asking.done()
             await asking
+            assert gateway._process is not None
+            status = await asyncio.to_thread(gateway._process.wait, 20)
         finally:
-            status = await asyncio.to_thread(gateway.stop)
+            await asyncio.to_thread(gateway.stop)
     assert status == 0
 
 

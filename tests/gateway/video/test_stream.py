@@ -43,7 +43,14 @@ def watched(place: Place, timeout_s: float = 1.0, keep: int = 1) -> Iterator[Str
     finally:
         stream.stop()
         until(lambda: not stream.alive, 0.5, known=False)
-        until(lambda: not stream.alive or stream.cut())
+        until(lambda: has_ended(stream))
+
+
+def has_ended(stream: Stream) -> bool:
+    """Cut off again where it has not."""
+    if stream.alive:
+        stream.cut()
+    return not stream.alive
 
 
 def until(true: Callable[[], object], timeout_s: float = PATIENCE_S, *, known: bool = True) -> None:
