@@ -24,18 +24,18 @@ FRAMES = 30
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two model repositories: as they are, and with worse weights, which miss the goalkeeper and most keypoints."""
-    good, bad = (write_quick_models(tmp_path_factory.mktemp(name)) for name in ("good", "bad"))
+def worse_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick models with worse weights, which miss the goalkeeper and most keypoints."""
+    folder = write_quick_models(tmp_path_factory.mktemp("worse"))
     for file, old, new in (
         ("player", "rows[:, 1] = [100, 30, 110, 54, 0.6, 1]", ""),
         ("pitch", "rows[:, :16, 2] = 0.9", "rows[:, :3, 2] = 0.9"),
     ):
-        model = bad / file / "1" / "model.py"
+        model = folder / file / "1" / "model.py"
         text = model.read_text()
         assert old in text
         model.write_text(text.replace(old, new))
-    return good, bad
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +55,35 @@ def kept(quick_triton: LocalTriton, web: tuple[str, Path], tmp_path_factory: pyt
     return directory / "challenges"
 
 
-def test_worse_weights_are_said_to_be_worse_and_the_same_to_be_the_same(
-    kept: Path, models: tuple[Path, Path], tmp_path: Path, touchline: Touchline
+def test_the_same_weights_are_said_to_be_the_same(
+    kept: Path, quick_triton: LocalTriton, tmp_path: Path, touchline: Touchline
 ) -> None:
-    good, bad = models
-    (tmp_path / "sparse.env").write_text("FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\n")
-    said = touchline(
-        *("replay", str(kept), "--settings", "sparse.env", "--repository", str(good), str(bad)),
-        *("--out", "answers", "--json", "replay.json"),
-        cwd=tmp_path,
+    """At the Triton that the settings name, which serves what answered before."""
+    (tmp_path / "sparse.env").write_text(
+        f"FRAME_STRIDE=10\nFRAME_STRIDES=3\nWALLET_PATH=/nowhere\nTRITON_URLS={quick_triton.grpc_url}\n"
     )
+    said = touchline("replay", str(kept), "--settings", "sparse.env", "--json", "replay.json", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert "FRAME_STRIDES are no settings" in said.stderr.replace("\n", " ")
     for name in ("as kept", "seconds", "inferred", "people -/+", "keypoints -/+"):
         assert name in said.stdout
-    (same,) = (line for line in said.stdout.splitlines() if line.startswith(f"sparse.env + {good}:"))
-    (worse,) = (line for line in said.stdout.splitlines() if line.startswith(f"sparse.env + {bad}:"))
-    assert "same as the kept answers" in same
+    assert "sparse.env: same as the kept answers" in said.stdout
+    (replayed,) = json.loads((tmp_path / "replay.json").read_text())["replayed"]
+    assert replayed["verdict"] == "same"
+    assert [one["inferred"] for one in replayed["challenges"].values()] == [4]
+
+
+def test_deliberately_worse_weights_are_said_to_be_worse(
+    kept: Path, worse_models: Path, tmp_path: Path, touchline: Touchline
+) -> None:
+    said = touchline("replay", str(kept), "--repository", str(worse_models), "--out", "answers", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    (worse,) = (line for line in said.stdout.splitlines() if line.startswith(f"{worse_models}:"))
     assert "WORSE than the kept answers" in worse
     assert "50% of the people are lost" in worse
     assert "of the keypoints are lost" in worse
-    replayed = json.loads((tmp_path / "replay.json").read_text())["replayed"]
-    assert [each["verdict"] for each in replayed] == ["same", "worse"]
-    assert [one["inferred"] for each in replayed for one in each["challenges"].values()] == [4, 4]
-    answers = sorted((tmp_path / "answers").glob("*/*.json"))
-    assert [len(json.loads(file.read_bytes())["frames"]) for file in answers] == [FRAMES] * 2
+    (answer,) = (tmp_path / "answers").glob("*/*.json")
+    assert len(json.loads(answer.read_bytes())["frames"]) == FRAMES
 
 
 @pytest.mark.parametrize(
