@@ -7,17 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from bittensor_wallet import Keypair
 from rich.console import Console
 from rich.table import Table
 
-from commands.score import line, score_video
+from commands.score import line
 from commands.terminal import CommandError, check_file, read_settings, screen
 from gateway.errors import StartupError
-from gateway.settings import QUALITY_FLOOR
+from gateway.settings import FASTEST_S, QUALITY_FLOOR
 from gateway.subnet.hotkey import load_hotkey
 from local.progress import progress_bar, spinner
 from local.scraped import NotScraped, scraped
@@ -27,10 +27,8 @@ from local.validator import ChallengeFailed, Outcome, send_challenge, video_url
 from touchline.atomic_file import replacing
 from touchline.render import RenderError
 from touchline.score import SLOWEST_S
+from touchline.score_video import SCORED_PICTURES, score_video
 from touchline.stages import STAGES
-
-_SCORED_PICTURES: Final = 25
-"""Of the video, evenly spread: a second or two."""
 
 
 class ChallengeCommandError(CommandError):
@@ -84,7 +82,13 @@ def _print_score(console: Console, video: Path, outcome: Outcome, out: Path) -> 
     """One line of what a validator's rules would give, from some of the pictures."""
     try:
         with spinner(console, "scoring"):
-            score = score_video(video, outcome.response, pictures_looked_at=_SCORED_PICTURES, seconds=outcome.elapsed_s)
+            score = score_video(
+                video,
+                outcome.response,
+                pictures_looked_at=SCORED_PICTURES,
+                seconds=outcome.elapsed_s,
+                fastest_s=FASTEST_S,
+            )
     except RenderError as error:
         console.print(f"no score: {error}", highlight=False)
         return

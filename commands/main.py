@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "keys": "Make throwaway keys to try serve and challenge without a wallet.",
     "challenge": "Be a validator: sign a challenge, send it, check the answer and save it.",
     "score": "What a validator's public rules would give a saved answer, line by line.",
+    "replay": "Answer kept challenges again under other settings or weights, and say what is worse.",
     "render": "Make the pictures of an answer: an annotated video and a contact sheet.",
     "export": "Turn YOLO weights into models that Triton serves.",
     "watch": "Watch cameras or video files: start Triton and the gateway for them, and say where to look.",
@@ -53,7 +54,8 @@ class Later(TyperCommand):
     def load(self) -> Any:
         """The command itself, of Click's type. Raises ModuleNotFoundError where its packages are not installed."""
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(self.name)(import_module(self._module).command)
+        module = import_module(self._module)
+        alone.command(self.name, cls=getattr(module, "COMMAND_CLASS", None))(module.command)
         return typer.main.get_command(alone)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from commands.terminal import CommandError, aside, check_file, check_folder, screen
+from gateway.settings import FASTEST_S
 from local.progress import progress_bar, spinner
-from touchline.answer import processing_time
 from touchline.atomic_file import replacing
-from touchline.pitch_lines import look
-from touchline.render import RenderError, answers_about, pictures, probe, read_response, render_contact_sheet
-from touchline.score import ENOUGH_FITTED, MIN_FRAMES, QUALITY_WEIGHT, SPEED_WEIGHT, FrameScore, Score, score_answer
+from touchline.render import RenderError, read_response, render_contact_sheet
+from touchline.score import ENOUGH_FITTED, MIN_FRAMES, QUALITY_WEIGHT, SPEED_WEIGHT, FrameScore, Score
+from touchline.score_video import score_video
 
-FASTEST_S: Final = 2.0
-"""Of the fastest miner, where nobody knows better."""
 _APART: Final = 12
 _TILES: Final = 6
 _MEANING: Final = {
@@ -35,37 +32,6 @@ _MEANING: Final = {
     "scale": "half of a factor: keypoints as far apart as objects",
     "frames with homography": f"the other half: {ENOUGH_FITTED:.0%} of the frames are enough",
 }
-
-
-def score_video(
-    video: Path,
-    response: Mapping[str, Any],
-    *,
-    every: int = 1,
-    pictures_looked_at: int | None = None,
-    seconds: float | None = None,
-    fastest_s: float = FASTEST_S,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Score:
-    """Score a response about a video, looking at the pictures of every n-th frame, or of about so many.
-
-    `seconds`: what the validator measured, else what the response says. Raises RenderError when either is unusable or
-    the two do not belong together.
-    """
-    clip = probe(video)
-    answers = answers_about(clip, response)
-    if pictures_looked_at is not None:
-        every = max(1, clip.frame_count // pictures_looked_at)
-    sights = {}
-    for number, picture in pictures(clip, clip.width, frozenset(range(0, clip.frame_count, every))):
-        sights[number] = look(picture)
-        progress(number + 1, clip.frame_count)
-    if not sights:
-        raise RenderError(f"no frame of {video} can be decoded. Check that it plays.")
-    said = processing_time(response)
-    took = seconds if seconds is not None else 0.0 if said is None else said
-    size = clip.width, clip.height
-    return score_answer(answers, sights, size, clip.frame_count, seconds=took, fastest_s=fastest_s)
 
 
 def table(score: Score) -> Table:

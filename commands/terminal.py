@@ -34,15 +34,15 @@ def tell(message: str) -> None:
     aside.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
-def read_settings() -> Settings:
-    """The gateway's settings. Raises CommandError naming each one that is wrong."""
+def read_settings(**over: str) -> Settings:
+    """The gateway's settings, with `over` in the place of what they are. Raises CommandError naming each wrong one."""
     from pydantic import ValidationError  # noqa: PLC0415  only some commands need settings
     from pydantic_settings import SettingsError  # noqa: PLC0415
 
     from gateway.settings import Settings  # noqa: PLC0415
 
     try:
-        return Settings()
+        return Settings(**over)  # type: ignore[arg-type]  # the arguments of its own begin with _
     except ValidationError as error:
         wrong = [_wrong(one) for one in error.errors()]
         raise CommandError(f"{', '.join(wrong)}; correct it in .env or the environment") from error

@@ -11,6 +11,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
+from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
 from gateway.console.overview import Overview, look
 from gateway.console.server import Console, open_console
@@ -65,18 +66,21 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     _tell_settings(metrics, settings)
     _watch_registration(metrics, metagraph, nonces, own_hotkey)
     predictor = predictor_of(settings) if "private" in settings.protocol_names else None
-    console = open_console(settings, busy=lambda: value_of(metrics.in_progress) > 0)
+    console = open_console(settings, partial(_is_busy, metrics))
     metrics_port = listen(settings)
     history = console.history if console else None
     configs = _cameras_at_start(settings, has_console=console is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with video_client(
-            connect_s=settings.download_timeout_s,
-            allow_private=settings.allow_private_video_hosts,
-            proxy=settings.video_proxy.get_secret_value(),
-        ) as client:
+        async with (
+            video_client(
+                connect_s=settings.download_timeout_s,
+                allow_private=settings.allow_private_video_hosts,
+                proxy=settings.video_proxy.get_secret_value(),
+            ) as client,
+            Afterwards(settings, metrics, partial(_is_busy, metrics)) as afterwards,
+        ):
             engine = app.state.engine = Engine(settings, metrics, slots=_slots(settings))
             pipeline = Pipeline(
                 settings,
@@ -86,13 +90,14 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 nvdec=nvdec,
                 keep_stills=console is not None,
                 keep_shirts=predictor is not None,
+                hold_videos=Afterwards.wanted(settings),
             )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
             predictions = Predictions(settings, metrics, engine, client)
             admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
             if "soccer" in settings.protocol_names:
                 app.include_router(key_exchange_router(admission, keys))
-                app.include_router(soccer_router(challenges, admission, metrics, history=history))
+                app.include_router(soccer_router(challenges, admission, metrics, afterwards, history=history))
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
             if predictor is not None:
@@ -141,6 +146,10 @@ def _uses_nvdec(settings: Settings) -> bool:
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
     return choose_decoder(settings.video_decoder if settings.on_gpu else "cpu") == "nvdec"
+
+
+def _is_busy(metrics: Metrics) -> bool:
+    return value_of(metrics.in_progress) > 0
 
 
 def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.pipeline import Answer
+from gateway.pipeline import Aftermath, Answer
 from gateway.video.stills import Stills
 from touchline.answer import FrameAnswer
 
@@ -73,6 +73,8 @@ class Work:
     stills: Stills
     scenes: Mapping[int, Scene]
     """By the numbers of the stills."""
+    aftermath: Aftermath | None
+    """The answer's own, which learns later what it is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +163,5 @@ def _work(answer: Answer, stages: Mapping[str, float]) -> Work | None:
         stages,
         stills,
         {number: Scene.of(answer, number, stills.fps) for number in stills.numbers},
+        answer.aftermath,
     )

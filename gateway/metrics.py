@@ -80,6 +80,10 @@ class Metrics:
         )  # fmt: skip
         self.limit = Gauge("touchline_challenges_limit", "Challenges taken at once.", registry=self.registry)
         self.gpus = Gauge("touchline_gpus", "GPUs that are to serve, see GPUS; 0 on a CPU.", registry=self.registry)
+        self.score = Gauge(
+            "touchline_score", "What a validator's public rules give the last answer that was scored, 0 to 1, by part.",
+            ["part"], registry=self.registry,
+        )  # fmt: skip
         self.last_answer = Gauge(
             "touchline_last_answer_timestamp_seconds", "When a challenge was last answered; 0 before the first.",
             registry=self.registry,

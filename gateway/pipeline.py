@@ -38,7 +38,7 @@ from gateway.tracking.tracks import Tracks
 from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.decoding_thread import DecodingThread
 from gateway.video.download import download
-from gateway.video.growing_file import GrowingFile
+from gateway.video.growing_file import GrowingFile, HeldFile
 from gateway.video.shirts import Shirts
 from gateway.video.stills import Stills
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
@@ -71,6 +71,17 @@ class StageTimes:
     total_s: float = 0.0
 
 
+@dataclass(slots=True)
+class Aftermath:
+    """What becomes of an answer when it has left: see gateway/afterwards.py."""
+
+    video: HeldFile | None
+    """None when somebody has taken it."""
+    keypoints: float | None = None
+    """What a validator's public rules give, 0 to 1; None while it is not known."""
+    boxes_at_best: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is known of a video: what was inferred; the boxes and keypoints of any frame are computed from it."""
@@ -90,6 +101,8 @@ class Answer:
     """A few frames for the console; None when it is off."""
     shirts: Shirts | None = None
     """What tells the teams apart; None where nobody asks for it."""
+    aftermath: Aftermath | None = None
+    """None where nothing is done with an answer that has left."""
 
     @property
     def stride(self) -> float:
@@ -142,14 +155,18 @@ class Pipeline:
         nvdec: bool,
         keep_stills: bool,
         keep_shirts: bool = False,
+        hold_videos: bool = False,
     ) -> None:
-        """`keep_stills`: somebody will look at a few frames of each answer; `keep_shirts`: will ask for the teams."""
+        """`keep_stills`: somebody will look at a few frames of each answer; `keep_shirts`: will ask for the teams;
+        `hold_videos`: will look at the video.
+        """
         self.settings = settings
         self.metrics = metrics
         self.engine = engine
         self.client = client
         self.keep_stills = keep_stills
         self.keep_shirts = keep_shirts
+        self.hold_videos = hold_videos
         self.aim = Aim.of(settings)
         self.under_way = 0
         """Challenges."""
@@ -301,6 +318,7 @@ class _Run:
             self._times,
             self._stills,
             self._shirts,
+            Aftermath(self._file.hold()) if self._pipeline.hold_videos else None,
         )
 
     async def _wake(self) -> None:

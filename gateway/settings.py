@@ -169,6 +169,15 @@ class Settings(BaseSettings):
     max_video_mb: int = Field(512, gt=0, description="Larger videos are refused.")
     max_video_frames: int = Field(20_000, gt=0, description="Longer videos are refused.")
 
+    score_challenges: bool = Field(
+        True, description="Score each answer by a validator's public rules when no challenge is in progress."
+    )
+    keep_challenges: int = Field(
+        0, ge=0, description="Videos kept on disk with their answers, the last ones, for `touchline replay`."
+    )
+    keep_challenges_mb: int = Field(1000, gt=0, description="Room for them; the oldest make way.")
+    keep_folder: Path = Field(Path("challenges"), description="Where kept challenges lie.")
+
     predict_token: SecretStr = Field(
         SecretStr(""),
         description="What callers of POST /predict send as `Authorization: Bearer`; only where HOST is this host's own "
@@ -246,7 +255,7 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file", "cameras_file", "live_files_dir")
+    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_files_dir")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path else None

@@ -85,9 +85,10 @@ class LocalGateway:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
+        quiet = {"CONSOLE_PORT": "0", "SCORE_CHALLENGES": "false", "LOG_FORMAT": "text"}
         ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
         hosts = {"HOST": "127.0.0.1", "METRICS_HOST": "127.0.0.1"}
-        environment = {**os.environ, "CONSOLE_PORT": "0", "LOG_FORMAT": "text", **self._settings, **hosts, **ports}
+        environment = {**os.environ, **quiet, **self._settings, **hosts, **ports}
         self._process = start_child([sys.executable, "-m", "commands.main", "serve"], environment, self._log)
 
     def health(self) -> dict[str, object] | None:

@@ -46,7 +46,7 @@ def pitch_segments(picture: Picture) -> npt.NDArray[np.float64]:
     """Straight pieces of what is brighter than its surroundings on grass: float64 [n, 4], in pixels."""
     height, width = picture.shape[:2]
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    grass = cv2.morphologyEx(_grass(picture), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    grass = cv2.morphologyEx(grass_mask(picture), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     bright = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_RECT, (31, 31)))
     white = cv2.bitwise_and(cv2.threshold(bright, 30, 255, cv2.THRESH_BINARY)[1], grass)
     edges = cv2.Canny(cv2.GaussianBlur(white, (5, 5), 0), 30, 100)
@@ -66,7 +66,7 @@ def pitch_score(picture: Picture) -> float:
     The validator reads the picture from a JPEG of OpenCV's usual quality, so it is made one here.
     """
     decoded = np.asarray(cv2.imdecode(cv2.imencode(".jpg", picture)[1], cv2.IMREAD_COLOR), np.uint8)
-    grass = _grass(decoded)
+    grass = grass_mask(decoded)
     field = cv2.morphologyEx(grass, cv2.MORPH_OPEN, np.ones((10, 10), np.uint8))
     for outline in cv2.findContours(field, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
         if cv2.contourArea(outline) > 5000:
@@ -82,7 +82,8 @@ def pitch_score(picture: Picture) -> float:
     return max(0.0, score - 0.29 * _is_close_up(grass))
 
 
-def _grass(picture: Picture) -> npt.NDArray[np.uint8]:
+def grass_mask(picture: Picture) -> npt.NDArray[np.uint8]:
+    """Where the validator's code sees grass: uint8 [height, width], 255 there and 0 elsewhere."""
     mask = cv2.inRange(cv2.cvtColor(picture, cv2.COLOR_BGR2HSV), np.array(_GRASS[0]), np.array(_GRASS[1]))
     return np.asarray(mask, np.uint8)
 

@@ -41,6 +41,7 @@ class Overview:
     registered: bool
     incentive: float
     budget_s: float
+    fastest_s: float
     answered: int
     reused: int
     refused: Mapping[str, int]
@@ -106,6 +107,7 @@ def look(
         registered=metagraph.find(hotkey) is not None,
         incentive=node.incentive if (node := metagraph.find(hotkey)) else 0.0,
         budget_s=Aim.of(settings).budget_s,
+        fastest_s=settings.fastest_s,
         answered=outcomes.pop("answered"),
         reused=int(value_of(metrics.reused)),
         refused=dict(sorted(((name, count) for name, count in outcomes.items() if count), key=lambda pair: -pair[1])),

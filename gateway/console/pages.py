@@ -13,10 +13,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from gateway.afterwards import Marks
 from gateway.console.guard import Guard
 from gateway.console.overview import Overview
 from gateway.console.pictures import MAP_WIDTH, Drawing, annotated_frame, pitch_map
-from gateway.history import History, Scene, Work
+from gateway.history import Entry, History, Scene, Work
 from touchline.contract import CLASS_NAMES
 from touchline.pitch_map import map_size
 from touchline.stages import STAGES
@@ -40,7 +41,7 @@ def build_pages(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    templates.filters |= {"clock": _clock, "age": _age, "short": _short}
+    templates.filters |= {"clock": _clock, "age": _age, "short": _short, "marks": _marks}
 
     def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(templates.get_template(template).render(values), status, _NOW)
@@ -96,6 +97,11 @@ def build_pages(
         return entry.work
 
     return app
+
+
+def _marks(entry: Entry, fastest_s: float) -> Marks | None:
+    """What the answer is worth, None while it is not known."""
+    return Marks.of(entry.work.aftermath, entry.seconds, fastest_s) if entry.work else None
 
 
 def _facts(scene: Scene, work: Work) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
@@ -13,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
 from gateway.errors import BadChallenge, BadPicture, BadRequest, CameraError, GatewayError, every_kind
 from gateway.history import History
@@ -29,13 +32,20 @@ from gateway.protocol.http import (
     stages_of,
     until_disconnect,
 )
+from gateway.subnet.signing import VALIDATOR_HOTKEY
+from touchline import __version__
 
 FRAMES_A_PIECE = 250
 """So many frames of the answer are in memory at once."""
 
 
 def soccer_router(
-    challenges: Challenges, admission: Admission, metrics: Metrics, *, history: History | None = None
+    challenges: Challenges,
+    admission: Admission,
+    metrics: Metrics,
+    afterwards: Afterwards,
+    *,
+    history: History | None = None,
 ) -> APIRouter:
     """The route, over what the lifespan built."""
     router = APIRouter()
@@ -83,6 +93,7 @@ def soccer_router(
         stages = stages_of(answer.times, respond_s)
         count_answered(metrics, request.state.challenge_id, answer, stages)
         remember(history, request, "answered", answer=answer, stages=stages)
+        _follow_up(afterwards, request, answer)
 
     return router
 
@@ -156,6 +167,34 @@ def read_challenge(body: bytes) -> Challenge:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
+
+
+def _follow_up(afterwards: Afterwards, request: Request, answer: Answer) -> None:
+    """Hand over an answer that has left."""
+    seconds = time.perf_counter() - request.state.started
+    challenge_id = request.state.challenge_id
+    validator = request.headers.get(VALIDATOR_HOTKEY, "")
+    afterwards.take(
+        answer,
+        partial(response_json, challenge_id, answer, seconds),
+        challenge_id=challenge_id,
+        seconds=seconds,
+        about=about(challenge_id, validator, answer, seconds),
+    )
+
+
+def about(challenge_id: int | str, validator: str, answer: Answer, seconds: float) -> dict[str, Any]:
+    """What is kept beside an answer. Not the video's URL: whoever has it may have the video."""
+    return {
+        "challenge_id": challenge_id,
+        "validator": validator,
+        "answered": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "frames": answer.frame_count,
+        "inferred": answer.inferred_count,
+        "stride": round(answer.stride, 1),
+        "version": __version__,
+    }
 
 
 def response_json(challenge_id: int | str, answer: Answer, processing_s: float) -> Iterator[bytes]:

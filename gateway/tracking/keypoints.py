@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gateway.detections import Floats
 from gateway.tracking.camera_fit import turning_camera
-from gateway.tracking.camera_motion import CameraMotion, camera_motion
+from gateway.tracking.camera_motion import LEAST_CURVATURE, NO_MOTION, CameraMotion, camera_motion, slopes_along
 from touchline.contract import KEYPOINT_COUNT
 from touchline.homography import keypoint_errors_cm, pitch_homography, project
 from touchline.pitch import KEYPOINTS_CM, REAL_KEYPOINTS_CM
@@ -22,6 +22,10 @@ OUTLIER_CM = 200.0
 GROUNDS: Final = (REAL_KEYPOINTS_CM, KEYPOINTS_CM)
 """Real footage shows a real ground, synthetic footage may show the subnet's table."""
 _GROUND_SAMPLES = 16
+ENOUGH_TO_TELL: Final = 6
+"""Keypoints of a frame from which on its own homography leaves something to be explained."""
+LEAST_GAIN: Final = 0.9
+"""Of the variance, below which a standing camera is believed."""
 SMOOTHING_FRAMES = 3.0
 """Standard deviation, in source frames, of the weights with which neighbours in time take part in a point."""
 FILL_GAP_FRAMES = 12.0
@@ -49,13 +53,16 @@ class Keypoints:
     """Width and height of the picture."""
     motion: CameraMotion
     """Where the pitch lies in the picture."""
-    ground: Points = field(default_factory=lambda: KEYPOINTS_CM)
-    """float64 [32, 2]: where the keypoints lie on that pitch, in cm; one of GROUNDS."""
+    standing: CameraMotion
+    """The same of the frames that one standing camera explains."""
+    ground: Points
+    """float64 [32, 2]: where the keypoints lie on the ground, in cm."""
 
     def at(self, every: npt.NDArray[np.integer]) -> Points:
         """Of the frames with the numbers `every`, int [m]: float64 [m, 32, 2], (0, 0) where not seen or not in sight.
 
-        Cubic Hermite interpolation between the pitch model's frames.
+        Where the standing camera sees them, where there is one: it is fitted to all frames, so it errs by half as much
+        as what the model says of a point in one of them. Elsewhere on cubics between the pitch model's frames.
         """
         if not len(self.times):
             return np.zeros((len(every), KEYPOINT_COUNT, 2))
@@ -70,6 +77,8 @@ class Keypoints:
             + weight**2 * (3 - 2 * weight) * points[after]
             + weight**2 * (weight - 1) * span * self.slopes[after]
         )
+        placed = project(self.standing.at(every), self.ground)
+        answer = np.where(np.isfinite(placed), placed, answer)
         answered = (self.shown[before] | self.shown[after]) & self.known[before] & self.known[after]
         answered &= ((answer > 0) & (answer < np.array(self.size))).all(axis=2)
         return np.where(answered[..., None], answer, 0.0)
@@ -103,15 +112,26 @@ class KeypointTracker:
         times, points = np.array(self._times, np.float64), np.array(self._points).reshape(-1, KEYPOINT_COUNT, 2)
         seen = np.any(points != 0, axis=2)
         if not len(times):
-            return Keypoints(times, points, points, seen, seen, size, camera_motion(times, [], np.zeros(0, bool), size))
+            return Keypoints(times, points, points, seen, seen, size, NO_MOTION, NO_MOTION, GROUNDS[0])
         ground = self._ground()
         found = [self._homography(ground, index) for index in range(len(times))]
         better, steady = turning_camera(points, seen, GROUNDS[ground], found, size)
+        standing = [matrix if explained else None for matrix, explained in zip(better, steady.tolist(), strict=True)]
+        standing = _trusted(points, seen, GROUNDS[ground], found, standing)
         projected = _without_outliers(points, seen, GROUNDS[ground], found)
         points, known, shown = _completed(times, points, seen, projected)
         points = smooth_along_time(times, points, known)
-        motion = camera_motion(times, better, steady, size)
-        return Keypoints(times, points, _slopes(times, points, known), known, shown, size, motion, GROUNDS[ground])
+        return Keypoints(
+            times,
+            points,
+            _slopes(times, points, known),
+            known,
+            shown,
+            size,
+            camera_motion(times, better, steady, size),
+            _smooth(camera_motion(times, standing, steady, size)),
+            GROUNDS[ground],
+        )
 
     def _ground(self) -> int:
         """The one of GROUNDS on which the keypoints of some frames across the video agree best."""
@@ -135,7 +155,7 @@ class KeypointTracker:
 def smooth_along_time(times: Points, points: Points, known: Flags, sigma: float = SMOOTHING_FRAMES) -> Points:
     """Local linear regression of each point along time with Gaussian weights (Cleveland 1979, without robustness).
 
-    `times` float64 [n] in frames, `points` float64 [n, k, 2], `known` bool [n, k]. A window that looks both ways and a
+    `times` float64 [n] in frames, `points` float64 [n, k, d], `known` bool [n, k]. A window that looks both ways and a
     line instead of a mean: a point that moves at constant speed, as in a pan, stays exactly where it is.
     """
     reach = 0
@@ -167,6 +187,45 @@ def _without_outliers(points: Points, seen: Flags, ground: Points, homographies:
         seen[fitted] &= ~(keypoint_errors_cm(found, points[fitted], ground) > OUTLIER_CM)
         projected[fitted] = project(np.asarray(np.linalg.inv(found), np.float64), ground)
     return projected
+
+
+def _smooth(motion: CameraMotion) -> CameraMotion:
+    """The same as smooth along time as the keypoints, one run of joined frames after the other."""
+    if not len(motion.times):
+        return motion
+    runs = np.split(motion.to_picture.reshape(-1, 1, 9), np.flatnonzero(~motion.joined[:-1]) + 1)
+    times = np.split(motion.times, np.flatnonzero(~motion.joined[:-1]) + 1)
+    smoothed = [smooth_along_time(*pair, np.ones((len(pair[0]), 1), bool)) for pair in zip(times, runs, strict=True)]
+    to_picture = np.concatenate(smoothed).reshape(-1, 3, 3)
+    return replace(
+        motion,
+        to_picture=to_picture,
+        slopes=slopes_along(motion.times, to_picture, motion.joined, bend=LEAST_CURVATURE),
+    )
+
+
+def _trusted(
+    points: Points, seen: Flags, ground: Points, alone: list[Points | None], standing: list[Points | None]
+) -> list[Points | None]:
+    """The standing camera's homographies, of the frames that it explains; none where it explains them worse.
+
+    `alone`: each frame's own homography, `standing`: the camera's. With eight numbers of its own a frame comes closer
+    to its keypoints than with a camera's four, whether a camera stands or not. What counts is the variance a degree of
+    freedom: 0.6 to 0.8 of it where one stands, more where none does, or its lens bends.
+    """
+    both = [index for index, matrix in enumerate(standing) if matrix is not None and alone[index] is not None]
+    if not both:
+        return [None] * len(standing)
+    own = np.stack([matrix for index in both if (matrix := alone[index]) is not None])
+    shared = np.stack([matrix for index in both if (matrix := standing[index]) is not None])
+    agreeing = seen[both] & (keypoint_errors_cm(own, points[both], ground) <= OUTLIER_CM)
+    agreeing &= (agreeing.sum(axis=1) >= ENOUGH_TO_TELL)[:, None]
+    variances = []
+    for matrices, freedoms in ((own, 8), (shared, 4)):
+        away = np.linalg.norm(project(np.asarray(np.linalg.inv(matrices), np.float64), ground) - points[both], axis=2)
+        left = 2 * agreeing.sum() - freedoms * agreeing.any(axis=1).sum()
+        variances.append(float(np.nansum(np.where(agreeing, away, 0.0) ** 2)) / max(1, int(left)))
+    return standing if variances[1] <= LEAST_GAIN * variances[0] else [None] * len(standing)
 
 
 def _completed(times: Points, points: Points, seen: Flags, projected: Points) -> tuple[Points, Flags, Flags]:

@@ -6,10 +6,29 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
 from gateway.errors import StorageFull
+
+_PIECE_BYTES = 2**20
+
+
+class HeldFile:
+    """A downloaded file that outlives its challenge, without a name: it is gone when nobody holds it any more."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd, self.size = fd, size
+        """`size` in bytes."""
+        self.close = weakref.finalize(self, os.close, fd)
+        """Once or more often."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, a MiB at a time."""
+        for offset in range(0, self.size, _PIECE_BYTES):
+            yield os.pread(self.fd, min(_PIECE_BYTES, self.size - offset), offset)
 
 
 class GrowingFile:
@@ -121,6 +140,10 @@ class GrowingFile:
 
     def seekable(self) -> bool:
         return True
+
+    def hold(self) -> HeldFile:
+        """The finished file for whoever wants it when this one is closed."""
+        return HeldFile(os.dup(self._fd), self._written)
 
     def close(self) -> None:
         self.fail(OSError("the file was closed"))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from commands.score import line, score_video
+from commands.score import line
 from tests.support.commands import Touchline, process
 from tests.support.pictures import read_picture
 from tests.touchline.made_scene import answer_to, grass_video, truths
+from touchline.score_video import score_video
 
 FRAMES = 6
 
@@ -40,7 +41,7 @@ def test_an_answer_is_scored_line_by_line_with_the_frames_that_cost_the_most(cli
 
 
 def test_some_of_the_pictures_are_enough_for_one_line(clip: Path) -> None:
-    score = score_video(clip, answer_to(truths(FRAMES)), pictures_looked_at=2)
+    score = score_video(clip, answer_to(truths(FRAMES)), pictures_looked_at=2, fastest_s=2.0)
     assert score.seconds == 1.5
     assert len(score.frames) == FRAMES
     assert "in all at best" in line(score)

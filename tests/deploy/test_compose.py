@@ -36,16 +36,8 @@ SERVICES = [(variant, name) for variant in VARIANTS for name in compose(variant)
 EXAMPLE = DEPLOY / ".env.example"
 # Where things are inside the containers is the compose files' matter.
 FIXED = {
-    "HOST",
-    "PORT",
-    "EXTERNAL_PORT",
-    "METRICS_HOST",
-    "METRICS_PORT",
-    "CONSOLE_HOST",
-    "CONSOLE_PORT",
-    "WALLET_PATH",
-    "NODES_FILE",
-    "TRITON_URLS",
+    *("HOST", "PORT", "EXTERNAL_PORT", "METRICS_HOST", "METRICS_PORT", "CONSOLE_HOST", "CONSOLE_PORT"),
+    *("WALLET_PATH", "NODES_FILE", "KEEP_FOLDER", "TRITON_URLS"),
 }
 # And what a GPU host has or means is the GPU variant's.
 OF_A_GPU_HOST = {"DEVICE": "cuda", "TRITON_SHARED_MEMORY": "system"}

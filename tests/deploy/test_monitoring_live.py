@@ -47,7 +47,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
     make_video(folder / "watched-again.mp4", 30)
     cameras = directory / "cameras.yaml"
     cameras.write_text("- {id: tape, url: 'file:watched.mp4', loop: true, skip: 5}\n")
-    settings = {"IMG_SIZE": "160", "DEVICE": "cpu", "LIVE": "true", "CONSOLE_PORT": str(free_ports(1)[0])}
+    settings = {
+        "IMG_SIZE": "160",
+        "DEVICE": "cpu",
+        "SCORE_CHALLENGES": "true",
+        "LIVE": "true",
+        "CONSOLE_PORT": str(free_ports(1)[0]),
+    }
     settings |= {"CAMERAS_FILE": str(cameras), "LIVE_FILES_DIR": str(folder)}
     with local_stack(repository=write_quick_models(directory / "models"), settings=settings, logs=directory) as stack:
         targets = {
@@ -64,6 +70,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
                 prometheus.until(partial(prometheus.query, answered), f"challenge {number} was counted")
+            prometheus.until(lambda: prometheus.query("touchline_score"), "an answer was scored")
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )

@@ -80,6 +80,7 @@ async def running_gateway(
         "img_size": 160,
         "console_port": 0,
         "metrics_port": 0,
+        "score_challenges": False,
         "challenge_budget_s": 1000,
         "queue_s": 0,
         **settings,
