@@ -91,7 +91,8 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
                 scaler = Scaler(*letterbox.content_size)
                 for index, frame in enumerate(every):
                     scaler.scale(frame, letterbox.content_of(slot.frames[index]))
-                sight = await engine.look(slot, len(every), len(every) // 10)
+                # The pitch model sees one frame of each camera: about every 10th of those that come, as in the gateway.
+                sight = await engine.look(slot, len(every), len(urls))
                 found = sight.detections(letterbox, min_score=0.1)
                 for index, (frame, boxes) in enumerate(zip(every, found, strict=True)):
                     camera = index // FRAMES_OF_EACH
