@@ -159,7 +159,7 @@ def test_an_alert_fires_when_triton_dies(watched: Watched) -> None:
     watched.stack.triton.kill()
     watched.prometheus.until(lambda: "TouchlineTritonNotReady" in watched.prometheus.alerts(), "the alert fires")
     alert = watched.prometheus.alerts()["TouchlineTritonNotReady"]
-    assert alert["labels"]["instance"] in watched.stack.gateway.url
+    assert alert["labels"]["instance"] in watched.stack.gateway.metrics_url
     assert alert["labels"]["instance"] in alert["annotations"]["summary"]
     for title, expression in queries():
         if "ALERTS{" in expression:

@@ -77,7 +77,7 @@ async def test_headers_without_end() -> None:
 
 
 async def test_who_is_worked_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "HEADER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(edge, "HEADER_TIMEOUT_S", 0.6)
     async with served() as url:
         get = b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         assert (await said(url, get[:20], get[20:])).count(b"done") == 1
@@ -126,13 +126,13 @@ async def test_a_defect_shows_no_trace(gateway: RunningGateway, monkeypatch: pyt
 
 @asynccontextmanager
 async def served() -> AsyncIterator[str]:
-    """A route that takes half a second, behind the gateway's edge."""
+    """A route that takes a second, behind the gateway's edge."""
     app = FastAPI()
     app.add_middleware(Edge)
 
     @app.get("/slow")
     async def slow(request: Request) -> str:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         return "done"
 
     config = uvicorn.Config(app, http=PatientProtocol, ws="none", port=0, log_level="warning", lifespan="off")
