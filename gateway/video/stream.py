@@ -221,7 +221,9 @@ class Stream:
             else:
                 self._watch()
         except StreamFailed as error:
-            failed = error
+            # Without where it was raised: that holds this stream and its decoder, and what holds itself is freed late.
+            failed = error.with_traceback(None)
+            failed.__context__ = None
         except (av.FFmpegError, OSError) as error:
             failed = why(error, time.monotonic() - self.packet_at >= self._timeout_s, self._place.transport)
         except Exception as error:

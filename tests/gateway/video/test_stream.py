@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,6 +138,25 @@ def test_a_closed_port_and_a_camera_that_hangs_up() -> None:
         with watched(place_of(camera)) as stream:
             until(lambda: stream.ended)
             assert stream.ended is not None and stream.ended.code == "refused"
+
+
+def failed_stream(camera: RtspCamera) -> weakref.ref[Stream]:
+    stream = Stream(place_of(camera), timeout_s=1.0, keep=1, tell=lambda: None)
+    stream.start()
+    until(lambda: stream.waiting)
+    camera.drop()
+    until(lambda: stream.ended is not None and not stream.alive)
+    return weakref.ref(stream)
+
+
+def test_a_stream_that_has_failed_is_freed_at_once_with_its_decoder() -> None:
+    gc.collect()
+    gc.disable()  # the gateway collects rarely, and a decoder holds tens of MiB that it does not see
+    try:
+        with RtspCamera() as camera:
+            assert failed_stream(camera)() is None
+    finally:
+        gc.enable()
 
 
 def test_goodbye_is_said_to_the_camera() -> None:
