@@ -97,7 +97,7 @@ async def test_of_fifty_at_once_each_is_answered_or_told_when_to_come_again(
 ) -> None:
     make_video(web[1] / "queued.mp4", 3)
     async with running_gateway(
-        tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1, queue_s=20, challenge_budget_s=1
+        tmp_path, quick_triton.grpc_url, max_concurrent_challenges=1, queue_s=60, challenge_budget_s=4
     ) as gateway:
         before = Traces.of(gateway)
         answers = await asyncio.gather(*(gateway.challenge(f"{web[0]}/queued.mp4?{number}") for number in range(50)))
