@@ -160,7 +160,7 @@ def ours(stack: LocalStack, place: str, cameras: Sequence[RtspCamera], arguments
 
 def _readings(stack: LocalStack) -> dict[str, float]:
     """Sums so far."""
-    read = partial(scraped, f"{stack.gateway.url}/metrics")
+    read = partial(scraped, stack.gateway.metrics_url)
     after = read("touchline_live_stage_seconds_sum")
     return {
         "at_s": time.monotonic(),

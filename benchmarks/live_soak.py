@@ -58,7 +58,7 @@ def main() -> None:
         while (elapsed_s := time.monotonic() - begun) < 60 * arguments.minutes + 1:
             inferred = sum(
                 one.value
-                for one in scraped(f"{running.gateway.url}/metrics", "touchline_live_frames_total")
+                for one in scraped(running.gateway.metrics_url, "touchline_live_frames_total")
                 if one.labels["kind"] == "inferred"
             )
             told = browser.get("/live/cameras").json()["cameras"]
