@@ -345,7 +345,7 @@ def judge(
         role=role,
         built=engine_report.judged(network, served, build, library),
         build=build,
-        library=str(library),
+        taken_by=str(library),
         precision=options.stored_precision,
         classes=class_table(weights),
         parity="",

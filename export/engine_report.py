@@ -32,7 +32,7 @@ class Judged:
     role: str
     built: Built
     build: BuildOptions
-    library: str
+    taken_by: str
     precision: str
     classes: str
     parity: str
@@ -87,7 +87,7 @@ def table(entries: Sequence[Judged]) -> Table:
 
     operators = sorted({operator for entry in entries for operator in entry.precisions} - {OTHERS})
     rows: dict[str, Callable[[Judged], str]] = {
-        "taken by": lambda entry: entry.library,
+        "taken by": lambda entry: entry.taken_by,
         "input": lambda entry: str(entry.built.inputs[0]),
         "output": lambda entry: str(entry.built.outputs[0]),
         "batch": lambda entry: f"1 to {entry.build.max_batch}, best at {entry.build.opt_batch}",

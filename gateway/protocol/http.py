@@ -10,13 +10,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
-from fastapi import FastAPI, Request
+import orjson
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway.errors import BadRequest, GatewayError, RequestTimedOut
+from gateway.errors import BadChallenge, BadRequest, GatewayError, RequestTimedOut
 from gateway.history import History
 from gateway.logs import REQUEST_ID, STRANGERS
 from gateway.metrics import Metrics
@@ -32,6 +33,7 @@ DISCARD_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+_Form = TypeVar("_Form", bound=BaseModel)
 
 
 class ClientGone(Exception):
@@ -107,6 +109,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
+def read_challenge(body: bytes, form: type[_Form]) -> _Form:
+    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no challenge of this `form`."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    try:
+        return form.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
+
+
 async def discard_body(request: Request, limit: int) -> None:
     """Read and forget the body of one who is refused, at most `limit` bytes and for a moment.
 
@@ -143,6 +159,13 @@ async def until_disconnect(request: Request, work: Awaitable[_Result]) -> _Resul
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait({working, leaving})
+
+
+def count_client_gone(metrics: Metrics, history: History | None, request: Request, when: str) -> Response:
+    """Count a challenge whose caller hung up, and remember when; an answer that nobody reads."""
+    metrics.challenges.labels("client_gone").inc()
+    remember(history, request, "client_gone", f"the caller hung up {when}")
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def count_answered(metrics: Metrics, challenge_id: int | str, answer: Answer, stages: Mapping[str, float]) -> None:

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadRequest, ChallengeTimedOut, Unauthorized
+from gateway.errors import BadChallenge, ChallengeTimedOut, Unauthorized
 from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics
@@ -24,10 +24,11 @@ from gateway.pace import Aim
 from gateway.pipeline import Answer
 from gateway.predictor import Predictor
 from gateway.protocol.http import (
-    CLIENT_CLOSED_REQUEST,
     ClientGone,
     count_answered,
+    count_client_gone,
     read_body,
+    read_challenge,
     remember,
     stages_of,
     until_disconnect,
@@ -123,16 +124,14 @@ def private_router(
         started = request.state.started = time.perf_counter()
         body = await read_body(request, MAX_BODY_BYTES)
         form = await gate.admit(request, body)
-        wanted = read_private_challenge(body)
+        wanted = read_challenge(body, PrivateChallenge)
         request.state.challenge_id = wanted.challenge_id
         _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
         try:
             async with asyncio.timeout(LIMIT_S):
                 answer, actions = await until_disconnect(request, _told(video_of(wanted), gate.stake_of(request)))
         except ClientGone:
-            metrics.challenges.labels("client_gone").inc()
-            remember(history, request, "client_gone", "the caller hung up before the answer was ready")
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return count_client_gone(metrics, history, request, "before the answer was ready")
         except TimeoutError as error:
             raise ChallengeTimedOut(
                 f"not answered within {LIMIT_S:g} s, and validators wait for 30; ask for fewer frames with FRAME_STRIDE"
@@ -158,20 +157,6 @@ def private_aim(settings: Settings) -> Aim:
     budget = settings.challenge_budget_s
     seconds = BUDGET_S if budget == "auto" else min(BUDGET_S, budget)
     return Aim(settings.frame_stride, settings.effective_pitch_stride, seconds, by_score=False)
-
-
-def read_private_challenge(body: bytes) -> PrivateChallenge:
-    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no challenge."""
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    try:
-        return PrivateChallenge.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
 
 
 def video_of(wanted: PrivateChallenge) -> str:

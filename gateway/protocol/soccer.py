@@ -13,19 +13,20 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadPicture, BadRequest, CameraError, GatewayError, every_kind
+from gateway.errors import BadPicture, CameraError, GatewayError, every_kind
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer
 from gateway.protocol.admission import SIGNED, Admission
 from gateway.protocol.http import (
-    CLIENT_CLOSED_REQUEST,
     ClientGone,
     count_answered,
+    count_client_gone,
+    read_challenge,
     refusals,
     remember,
     server_timing,
@@ -59,14 +60,12 @@ def soccer_router(
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
         admitted = await admission.body(request)
-        wanted = read_challenge(admitted.body)
+        wanted = read_challenge(admitted.body, Challenge)
         request.state.challenge_id = wanted.challenge_id
         try:
             answer = await until_disconnect(request, challenges.answer(wanted.video_url, admitted.stake))
         except ClientGone:
-            metrics.challenges.labels("client_gone").inc()
-            remember(history, request, "client_gone", "the caller hung up before the answer was ready")
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return count_client_gone(metrics, history, request, "before the answer was ready")
         begun = time.perf_counter()
         pieces = response_json(wanted.challenge_id, answer, begun - started)
         first = await asyncio.to_thread(next, pieces)
@@ -87,8 +86,7 @@ def soccer_router(
                 yield piece
                 begun = time.perf_counter()
         except (asyncio.CancelledError, GeneratorExit):
-            metrics.challenges.labels("client_gone").inc()
-            remember(history, request, "client_gone", "the caller hung up while the answer was sent")
+            count_client_gone(metrics, history, request, "while the answer was sent")
             raise
         stages = stages_of(answer.times, respond_s)
         count_answered(metrics, request.state.challenge_id, answer, stages)
@@ -153,20 +151,6 @@ _ANSWER = {
         }
     }
 }
-
-
-def read_challenge(body: bytes) -> Challenge:
-    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no challenge."""
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    try:
-        return Challenge.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
 
 
 def _follow_up(afterwards: Afterwards, request: Request, answer: Answer) -> None:

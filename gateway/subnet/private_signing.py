@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -14,10 +13,10 @@ from gateway.errors import Unauthorized
 from gateway.subnet.signing import (
     MINER_HOTKEY,
     NONCE,
-    NONCE_WINDOW_S,
     SIGNATURE,
     VALIDATOR_HOTKEY,
     Credentials,
+    check_age,
     check_signature,
     signed_messages,
 )
@@ -46,11 +45,7 @@ def check_private_nonce(nonce: str, now_s: float | None = None) -> None:
     match = _NONCE.fullmatch(nonce)
     if match is None:
         raise Unauthorized("the nonce must be <time in ns>, or <time in ns>_<10 letters or digits>")
-    age = (time.time() if now_s is None else now_s) - int(match[1]) / 1e9
-    if abs(age) > NONCE_WINDOW_S:
-        raise Unauthorized(
-            f"the nonce is {age:.0f} s old, {NONCE_WINDOW_S:.0f} s are allowed either way; check the clocks"
-        )
+    check_age(int(match[1]), now_s)
 
 
 def signed_forms(credentials: Credentials, body: bytes, own_hotkey: str) -> dict[str, list[bytes]]:

@@ -51,7 +51,12 @@ def check_nonce_time(nonce: str, now_s: float | None = None) -> None:
     match = _NONCE_FORM.fullmatch(nonce)
     if match is None:
         raise Unauthorized("the nonce must be <time in ns>_<10 letters or digits>")
-    age = (time.time() if now_s is None else now_s) - int(match[1]) / 1e9
+    check_age(int(match[1]), now_s)
+
+
+def check_age(time_ns: int, now_s: float | None = None) -> None:
+    """Raises Unauthorized when a nonce of this time lies over 120 s from now."""
+    age = (time.time() if now_s is None else now_s) - time_ns / 1e9
     if abs(age) > NONCE_WINDOW_S:
         raise Unauthorized(
             f"the nonce is {age:.0f} s old, {NONCE_WINDOW_S:.0f} s are allowed either way; check the clocks"

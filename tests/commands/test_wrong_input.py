@@ -44,6 +44,20 @@ WRONG_SETTINGS = [
 ]  # fmt: skip
 WRONG_WORDS = ["--bogus", "surplus surplus", "--out"]
 
+WRONG_ANSWERS = [
+    "",
+    "v.mp4",
+    "none.mp4 answer.json",
+    "text.txt answer.json",
+    "v.mp4 none.json",
+    "v.mp4 .",
+    "v.mp4 text.txt",
+    "v.mp4 v.mp4",
+    "v.mp4 empty.json",
+    "v.mp4 list.json",
+    "v.mp4 deep.json",
+]
+
 WRONG: dict[str, list[str]] = {
     "serve": [
         *WRONG_SETTINGS,
@@ -121,33 +135,13 @@ WRONG: dict[str, list[str]] = {
         "v.mp4 DEVICE=rocm",
     ],
     "render": [
-        "",
-        "v.mp4",
-        "none.mp4 answer.json",
-        "text.txt answer.json",
-        "v.mp4 none.json",
-        "v.mp4 .",
-        "v.mp4 text.txt",
-        "v.mp4 v.mp4",
-        "v.mp4 empty.json",
-        "v.mp4 list.json",
-        "v.mp4 deep.json",
+        *WRONG_ANSWERS,
         "v.mp4 answer.json",
         "v.mp4 answer.json --out text.txt",
         "v.mp4 answer.json --out text.txt/below",
     ],
     "score": [
-        "",
-        "v.mp4",
-        "none.mp4 answer.json",
-        "text.txt answer.json",
-        "v.mp4 none.json",
-        "v.mp4 .",
-        "v.mp4 text.txt",
-        "v.mp4 v.mp4",
-        "v.mp4 empty.json",
-        "v.mp4 list.json",
-        "v.mp4 deep.json",
+        *WRONG_ANSWERS,
         "v.mp4 answer.json --every 0",
         "v.mp4 answer.json --fastest -1",
         "v.mp4 answer.json --out text.txt/below",

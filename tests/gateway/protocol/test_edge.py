@@ -7,28 +7,19 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI, Request
 
 from gateway.logs import REQUEST_ID
 from gateway.protocol import edge, http
 from gateway.protocol.edge import Edge, PatientProtocol
-from local.triton import LocalTriton
 from local.validator import challenge_body, signed_headers
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway
 
 CHALLENGE = b"POST /soccer/challenge HTTP/1.1\r\nHost: miner\r\n"
-
-
-@pytest_asyncio.fixture
-async def gateway(quick_triton: LocalTriton, tmp_path: Path) -> AsyncIterator[RunningGateway]:
-    async with running_gateway(tmp_path, quick_triton.grpc_url) as running:
-        yield running
 
 
 async def said(url: str, *sent: bytes) -> bytes:

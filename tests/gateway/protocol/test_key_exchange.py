@@ -9,22 +9,17 @@ import secrets
 import string
 import time
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from bittensor_wallet import Keypair
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from gateway.subnet.encryption import SharedKeys
-from local.triton import LocalTriton
-from tests.support.gateway import RunningGateway, error_of, running_gateway
-from tests.support.videos import make_video
+from tests.support.gateway import RunningGateway, error_of
 
 
 class StockClient:
@@ -77,18 +72,6 @@ class StockClient:
         return await self.gateway.client.post(
             f"{self.gateway.url}/soccer/challenge", content=token, headers=headers, timeout=60
         )
-
-
-@pytest_asyncio.fixture
-async def gateway(quick_triton: LocalTriton, tmp_path: Path) -> AsyncIterator[RunningGateway]:
-    async with running_gateway(tmp_path, quick_triton.grpc_url) as running:
-        yield running
-
-
-@pytest.fixture
-def url(web: tuple[str, Path]) -> str:
-    make_video(web[1] / "short.mp4", 5)
-    return f"{web[0]}/short.mp4"
 
 
 async def test_an_encrypted_challenge_is_answered_as_a_plain_one(gateway: RunningGateway, url: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.errors import BadChallenge
 from gateway.predictor import checked
-from gateway.protocol.private import actions_json, private_aim, read_private_challenge, video_of
+from gateway.protocol.http import read_challenge
+from gateway.protocol.private import PrivateChallenge, actions_json, private_aim, video_of
 from gateway.settings import Settings
 from local.triton import LocalTriton
 from local.validator import signed_headers
@@ -163,7 +164,7 @@ async def test_it_gives_up_before_the_validator_does(
 )
 def test_what_is_no_challenge_of_football_is_told_by_name(asked: bytes, named: str) -> None:
     with pytest.raises(BadChallenge, match=named):
-        video_of(read_private_challenge(asked))
+        video_of(read_challenge(asked, PrivateChallenge))
 
 
 def test_speed_earns_nothing_here() -> None:

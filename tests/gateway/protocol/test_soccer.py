@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from bittensor_wallet import Keypair
 
 from gateway.protocol.admission import MAX_BODY_BYTES
 from local.triton import LocalTriton
 from local.validator import challenge_body, signed_headers
-from tests.support.gateway import RunningGateway, error_of, running_gateway
-from tests.support.videos import make_video
-
-
-@pytest_asyncio.fixture
-async def gateway(quick_triton: LocalTriton, tmp_path: Path) -> AsyncIterator[RunningGateway]:
-    async with running_gateway(tmp_path, quick_triton.grpc_url) as running:
-        yield running
-
-
-@pytest.fixture
-def url(web: tuple[str, Path]) -> str:
-    make_video(web[1] / "short.mp4", 5)
-    return f"{web[0]}/short.mp4"
+from tests.support.gateway import RunningGateway, error_of
 
 
 async def test_a_nonce_cannot_be_replayed(gateway: RunningGateway, url: str) -> None:
