@@ -96,10 +96,12 @@ def reading(stack: LocalStack, temporary: Path) -> dict[str, float]:
     (slots,) = scraped(stack.gateway.metrics_url, "touchline_slots")
     (free,) = scraped(stack.gateway.metrics_url, "touchline_slots_free")
     (under_way,) = scraped(stack.gateway.metrics_url, "touchline_challenges_in_progress")
+    (tasks,) = scraped(stack.gateway.metrics_url, "touchline_asyncio_tasks")
     return {
         "RSS, MiB": status_mib(pid, "VmRSS"),
         "descriptors": len(links),
         "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
+        "tasks": tasks.value,
         "regions": len(set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text()))),  # noqa: S108
         "slots held": slots.value - free.value,
         "under way": under_way.value,

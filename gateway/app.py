@@ -33,11 +33,14 @@ from gateway.predictions import SLOTS as PREDICT_SLOTS
 from gateway.predictions import Predictions
 from gateway.predictor import predictor_of
 from gateway.protocol.admission import Admission
+from gateway.protocol.door import Door
 from gateway.protocol.edge import Edge
 from gateway.protocol.http import add_error_answers
-from gateway.protocol.key_exchange import key_exchange_router
+from gateway.protocol.key_exchange import EXCHANGE_PATH, key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
+from gateway.protocol.private import PATH as PRIVATE_PATH
 from gateway.protocol.private import Gate, private_router
+from gateway.protocol.soccer import PATH as SOCCER_PATH
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
 from gateway.settings import Settings
@@ -69,10 +72,12 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     console = open_console(settings, partial(_is_busy, metrics))
     metrics_port = listen(settings)
     history = console.history if console else None
+    door = Door(metrics, history)
     configs = _cameras_at_start(settings, has_console=console is not None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        metrics.tasks.set_function(partial(_count_tasks, asyncio.get_running_loop()))
         async with (
             video_client(
                 connect_s=settings.download_timeout_s,
@@ -96,12 +101,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             predictions = Predictions(settings, metrics, engine, client)
             admission = Admission(own_hotkey, metagraph, nonces, keys := SharedKeys())
             if "soccer" in settings.protocol_names:
-                app.include_router(key_exchange_router(admission, keys))
-                app.include_router(soccer_router(challenges, admission, metrics, afterwards, history=history))
+                door.guard("POST", EXCHANGE_PATH, admission.exchange)
+                door.guard("POST", SOCCER_PATH, admission.body)
+                app.include_router(key_exchange_router(keys))
+                app.include_router(soccer_router(challenges, metrics, afterwards, history=history))
             if "predict" in settings.protocol_names:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
             if predictor is not None:
                 gate = Gate(settings, metagraph, nonces, own_hotkey)
+                door.guard("POST", PRIVATE_PATH, gate.admit)
                 app.include_router(
                     private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
                 )
@@ -137,6 +145,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     app = FastAPI(
         title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
+    app.add_middleware(door.before)
     app.add_middleware(Edge)
     add_error_answers(app, metrics, history)
     return app
@@ -150,6 +159,10 @@ def _uses_nvdec(settings: Settings) -> bool:
 
 def _is_busy(metrics: Metrics) -> bool:
     return value_of(metrics.in_progress) > 0
+
+
+def _count_tasks(loop: asyncio.AbstractEventLoop) -> float:
+    return float(len(asyncio.all_tasks(loop)))
 
 
 def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[CameraConfig]:

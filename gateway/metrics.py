@@ -187,6 +187,10 @@ class Metrics:
             "touchline_live_batch_frames", "Frames in a round of cameras.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
             registry=self.registry,
         )  # fmt: skip
+        self.tasks = Gauge(
+            "touchline_asyncio_tasks", "Tasks of the event loop: requests, stages, and what runs beside them.",
+            registry=self.registry,
+        )  # fmt: skip
         self.build = Info("touchline_build", "This build.", registry=self.registry)
         self.build.info({"version": __version__})
         self._name_labels()

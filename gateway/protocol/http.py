@@ -44,14 +44,9 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
     """The one place where errors become HTTP answers."""
 
     @app.exception_handler(GatewayError)
-    async def told(request: Request, error: Exception) -> JSONResponse:
+    async def told(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
-        metrics.challenges.labels(error.reason).inc()
-        remember(history, request, error.reason, str(error))
-        log = STRANGERS if error.status in STRANGERS_STATUSES else _log
-        log.warning("%s %s refused (%s): %s", request.method, request.url.path, error.reason, error)
-        headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
-        return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
+        return refusal(request, error, metrics, history)
 
     @app.exception_handler(HTTPException)
     async def elsewhere(_: Request, error: Exception) -> JSONResponse:
@@ -68,6 +63,16 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
         remember(history, request, GatewayError.reason, detail)
         headers = {REQUEST_ID_HEADER: REQUEST_ID.get()}
         return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status, headers)
+
+
+def refusal(request: Request, error: GatewayError, metrics: Metrics, history: History | None) -> Response:
+    """The answer to who is refused, which is counted, remembered and logged."""
+    metrics.challenges.labels(error.reason).inc()
+    remember(history, request, error.reason, str(error))
+    log = STRANGERS if error.status in STRANGERS_STATUSES else _log
+    log.warning("%s %s refused (%s): %s", request.method, request.scope["path"], error.reason, error)
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
 
 
 class Refusal(BaseModel):
@@ -126,8 +131,11 @@ def read_challenge(body: bytes, form: type[_Form]) -> _Form:
 async def discard_body(request: Request, limit: int) -> None:
     """Read and forget the body of one who is refused, at most `limit` bytes and for a moment.
 
-    An answer that leaves while the body is still coming is lost to most clients, with the connection.
+    An answer that leaves while the body is still coming is lost to most clients, with the connection. Who waits to be
+    told to send it is not told.
     """
+    if "expect" in request.headers:
+        return
     left = limit
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(DISCARD_S):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from fastapi import APIRouter, Request
 
 from gateway.errors import BadRequest, Busy, Forbidden, NoncesUnavailable, RequestTimedOut, Unauthorized
-from gateway.protocol.admission import SIGNED, Admission
+from gateway.protocol.admission import SIGNED
+from gateway.protocol.door import admitted
 from gateway.protocol.http import refusals
 from gateway.subnet.encryption import SharedKeys
 
+EXCHANGE_PATH: Final = "/exchange-symmetric-key"
 
-def key_exchange_router(admission: Admission, keys: SharedKeys) -> APIRouter:
-    """The two routes, over what the lifespan built."""
+
+def key_exchange_router(keys: SharedKeys) -> APIRouter:
+    """The two routes, over what the lifespan built; Admission.exchange guards the second and keeps the key."""
     router = APIRouter()
 
     @router.get("/public-encryption-key")
@@ -21,7 +25,7 @@ def key_exchange_router(admission: Admission, keys: SharedKeys) -> APIRouter:
         return {"public_key": await keys.public_key(), "timestamp": time.time()}
 
     @router.post(
-        "/exchange-symmetric-key",
+        EXCHANGE_PATH,
         responses=refusals(BadRequest, RequestTimedOut, Unauthorized, Forbidden, NoncesUnavailable, Busy),
         openapi_extra={
             "parameters": [{**one, "required": True} for one in SIGNED],
@@ -40,7 +44,7 @@ def key_exchange_router(admission: Admission, keys: SharedKeys) -> APIRouter:
         },
     )
     async def exchange_symmetric_key(request: Request) -> dict[str, str]:
-        await admission.exchange(request)
+        admitted(request)
         return {"status": "Symmetric key exchanged successfully"}
 
     return router

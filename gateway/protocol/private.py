@@ -16,17 +16,19 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, ChallengeTimedOut, Unauthorized
+from gateway.errors import BadChallenge, ChallengeTimedOut, GatewayError, Unauthorized
 from gateway.history import History
 from gateway.inference.engine import Engine
 from gateway.metrics import Metrics
 from gateway.pace import Aim
 from gateway.pipeline import Answer
 from gateway.predictor import Predictor
+from gateway.protocol.door import admitted
 from gateway.protocol.http import (
     ClientGone,
     count_answered,
     count_client_gone,
+    discard_body,
     read_body,
     read_challenge,
     remember,
@@ -39,10 +41,11 @@ from gateway.settings import Settings
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
 from gateway.subnet.private_signing import check_private_nonce, read_private_credentials, signed_form
-from gateway.subnet.signing import VALIDATOR_HOTKEY
+from gateway.subnet.signing import VALIDATOR_HOTKEY, Credentials
 from touchline import __version__
 from touchline.actions import Action
 
+PATH: Final = "/challenge"
 MAX_BODY_BYTES: Final = 1024 * 1024
 LIMIT_S: Final = 29.0
 """A validator waits 30 s, and an answer that comes later is worth nothing."""
@@ -64,6 +67,15 @@ class PrivateChallenge(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What was let in."""
+
+    body: bytes
+    form: str
+    """How it is signed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """Who may ask, as VERIFY_ENABLED and BLACKLIST_ENABLED say."""
 
@@ -72,24 +84,36 @@ class Gate:
     nonces: NonceStore
     own_hotkey: str
 
-    async def admit(self, request: Request, body: bytes) -> str:
-        """How the request is signed. Looks for whom it is, when, who, with what stake, and only then at the signature.
+    async def admit(self, request: Request) -> Asked:
+        """Look for whom it is, when, who, with what stake, and only then at the body and its signature.
 
-        Raises Unauthorized, Forbidden or NoncesUnavailable.
+        Raises Unauthorized, Forbidden, BadRequest or NoncesUnavailable.
         """
+        try:
+            credentials, names = self._named(request)
+        except GatewayError:
+            await discard_body(request, MAX_BODY_BYTES)
+            raise
+        body = await read_body(request, MAX_BODY_BYTES)
+        if credentials is None:
+            return Asked(body, "not verified")
+        form = signed_form(credentials, body, self.own_hotkey)
+        await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
+        return Asked(body, f"signed as {form} in {names}")
+
+    def _named(self, request: Request) -> tuple[Credentials | None, str]:
+        """Who says to be asking, if that one may; needs no body and no cryptography. None: it may be anybody."""
         if not self.settings.verify_enabled:
             if self.settings.blacklist_enabled:
                 self.metagraph.check_stake(_asker(request))
-            return "not verified"
+            return None, ""
         credentials, names = read_private_credentials(request.headers)
         if credentials.miner_hotkey not in ("", self.own_hotkey):
-            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey}, this is {self.own_hotkey}")
+            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey[:64]}, this is {self.own_hotkey}")
         check_private_nonce(credentials.nonce)
         if self.settings.blacklist_enabled:
             self.metagraph.check_stake(credentials.validator_hotkey)
-        form = signed_form(credentials, body, self.own_hotkey)
-        await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
-        return f"signed as {form} in {names}"
+        return credentials, names
 
     def stake_of(self, request: Request) -> float:
         """By which requests that wait for a place are ordered; 0 for who may be anybody."""
@@ -106,7 +130,7 @@ def private_router(
     metrics: Metrics,
     history: History | None = None,
 ) -> APIRouter:
-    """The two routes, over what the lifespan built."""
+    """The two routes, over what the lifespan built; Gate.admit guards the challenge."""
     router = APIRouter()
     aim = private_aim(gate.settings)
     if not gate.settings.verify_enabled:
@@ -119,14 +143,13 @@ def private_router(
         said = f"not ready: {html.escape(reason)}" if reason else "ready: POST /challenge"
         return HTMLResponse(f"<title>Touchline {__version__}</title><p>{said}", status_code=503 if reason else 200)
 
-    @router.post("/challenge")
+    @router.post(PATH)
     async def challenge(request: Request) -> Response:
-        started = request.state.started = time.perf_counter()
-        body = await read_body(request, MAX_BODY_BYTES)
-        form = await gate.admit(request, body)
-        wanted = read_challenge(body, PrivateChallenge)
+        asked: Asked = admitted(request)
+        started = request.state.started
+        wanted = read_challenge(asked.body, PrivateChallenge)
         request.state.challenge_id = wanted.challenge_id
-        _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
+        _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", asked.form)
         try:
             async with asyncio.timeout(LIMIT_S):
                 answer, actions = await until_disconnect(request, _told(video_of(wanted), gate.stake_of(request)))

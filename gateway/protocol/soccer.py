@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import orjson
@@ -21,7 +21,8 @@ from gateway.errors import BadPicture, CameraError, GatewayError, every_kind
 from gateway.history import History
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer
-from gateway.protocol.admission import SIGNED, Admission
+from gateway.protocol.admission import SIGNED, Admitted
+from gateway.protocol.door import admitted
 from gateway.protocol.http import (
     ClientGone,
     count_answered,
@@ -36,34 +37,34 @@ from gateway.protocol.http import (
 from gateway.subnet.signing import VALIDATOR_HOTKEY
 from touchline import __version__
 
+PATH: Final = "/soccer/challenge"
 FRAMES_A_PIECE = 250
 """So many frames of the answer are in memory at once."""
 
 
 def soccer_router(
     challenges: Challenges,
-    admission: Admission,
     metrics: Metrics,
     afterwards: Afterwards,
     *,
     history: History | None = None,
 ) -> APIRouter:
-    """The route, over what the lifespan built."""
+    """The route, over what the lifespan built; Admission.body guards it."""
     router = APIRouter()
 
     @router.post(
-        "/soccer/challenge",
+        PATH,
         response_class=JSONResponse,
         responses={**refusals(*_ERRORS), 200: {"description": "The answer", "content": _ANSWER}},
         openapi_extra={"parameters": SIGNED, "requestBody": {"required": True, "content": _ASKED}},
     )
     async def challenge(request: Request) -> Response:
-        started = request.state.started = time.perf_counter()
-        admitted = await admission.body(request)
-        wanted = read_challenge(admitted.body, Challenge)
+        asked: Admitted = admitted(request)
+        started = request.state.started
+        wanted = read_challenge(asked.body, Challenge)
         request.state.challenge_id = wanted.challenge_id
         try:
-            answer = await until_disconnect(request, challenges.answer(wanted.video_url, admitted.stake))
+            answer = await until_disconnect(request, challenges.answer(wanted.video_url, asked.stake))
         except ClientGone:
             return count_client_gone(metrics, history, request, "before the answer was ready")
         begun = time.perf_counter()

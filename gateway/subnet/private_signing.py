@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.errors import Unauthorized
@@ -18,6 +17,7 @@ from gateway.subnet.signing import (
     Credentials,
     check_age,
     check_signature,
+    parsed_again,
     signed_messages,
 )
 
@@ -48,7 +48,7 @@ def check_private_nonce(nonce: str, now_s: float | None = None) -> None:
     check_age(int(match[1]), now_s)
 
 
-def signed_forms(credentials: Credentials, body: bytes, own_hotkey: str) -> dict[str, list[bytes]]:
+def signed_forms(credentials: Credentials, body: bytes, own_hotkey: str) -> dict[str, Iterable[bytes]]:
     """What may have been signed, by the name of the form.
 
     blake2b, which the subnet's validator signs: <nonce><blake2b-256 of the body>, nothing between and no miner. Its
@@ -56,8 +56,7 @@ def signed_forms(credentials: Credentials, body: bytes, own_hotkey: str) -> dict
     fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>.
     """
     spellings = [body]
-    with suppress(ValueError, RecursionError):
-        parsed = json.loads(body)
+    if (parsed := parsed_again(body)) is not None:
         for ascii_only in (False, True):
             spellings.append(json.dumps(parsed, separators=(",", ":"), ensure_ascii=ascii_only).encode())
     digests = (hashlib.blake2b(spelling, digest_size=32).hexdigest() for spelling in dict.fromkeys(spellings))

@@ -6,10 +6,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bittensor_wallet import Keypair
 
@@ -21,8 +20,12 @@ NONCE: Final = "nonce"
 SIGNATURE: Final = "signature"
 NONCE_WINDOW_S: Final = 120.0
 
+LONGEST_RESPELLED: Final = 20 * 1024
 MOST_VALUES: Final = 1000
-"""More separators than this between the values of a body, and it counts as it came and in no other spelling."""
+"""More bytes than this in a body, or separators between its values, and it counts as it came and in no other spelling.
+
+A challenge is one URL of at most 16 KiB and a few texts; whoever sends more has proven nothing yet.
+"""
 
 _SEPARATORS = (b",", b"[", b"{")
 _NONCE_FORM = re.compile(r"(\d{15,20})_[A-Za-z0-9]{10}")
@@ -63,18 +66,26 @@ def check_age(time_ns: int, now_s: float | None = None) -> None:
         )
 
 
-def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> list[bytes]:
+def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> Iterator[bytes]:
     """What may have been signed: `<nonce>:<miner-hotkey>:<sha256 of the body>`.
 
     The stock client signs `json.dumps(payload)` and httpx >= 0.28 posts the same JSON with compact separators, so the
-    hash of the parsed body in the spelling of json.dumps counts too.
+    hash of the parsed body in the spelling of json.dumps counts too. It is made when the body as it came is not it.
     """
-    spellings = [body]
-    # A challenge is a few texts. Many small values cost time to spell anew, and whoever sends them has proven nothing.
-    if sum(map(body.count, _SEPARATORS)) <= MOST_VALUES:
-        with suppress(ValueError, RecursionError):
-            spellings.append(json.dumps(json.loads(body)).encode())
-    return [f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode() for spelling in spellings]
+    yield _message(nonce, miner_hotkey, body)
+    parsed = parsed_again(body)
+    if parsed is not None and (spelling := json.dumps(parsed).encode()) != body:
+        yield _message(nonce, miner_hotkey, spelling)
+
+
+def parsed_again(body: bytes) -> Any | None:
+    """A body to be spelled anew, parsed; None where it is too large for that, or no JSON."""
+    if len(body) > LONGEST_RESPELLED or sum(map(body.count, _SEPARATORS)) > MOST_VALUES:
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def key_message(nonce: str, miner_hotkey: str, uuid: str) -> bytes:
@@ -82,7 +93,7 @@ def key_message(nonce: str, miner_hotkey: str, uuid: str) -> bytes:
     return f"{nonce}:{miner_hotkey}:{uuid}".encode()
 
 
-def check_signature(validator_hotkey: str, signature: str, messages: list[bytes]) -> None:
+def check_signature(validator_hotkey: str, signature: str, messages: Iterable[bytes]) -> None:
     """Raises Unauthorized unless `signature` (0x and hex, sr25519) by `validator_hotkey` (ss58) covers a message."""
     try:
         raw = bytes.fromhex(signature.removeprefix("0x"))
@@ -92,3 +103,7 @@ def check_signature(validator_hotkey: str, signature: str, messages: list[bytes]
         raise Unauthorized("the signature or the hotkey is malformed") from error
     if not valid:
         raise Unauthorized("the signature does not fit the nonce, the hotkeys and the body")
+
+
+def _message(nonce: str, miner_hotkey: str, spelling: bytes) -> bytes:
+    return f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode()

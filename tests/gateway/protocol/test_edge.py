@@ -17,7 +17,7 @@ from gateway.logs import REQUEST_ID
 from gateway.protocol import edge, http
 from gateway.protocol.edge import Edge, PatientProtocol
 from local.validator import challenge_body, signed_headers
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, Traces, error_of, settled
 
 CHALLENGE = b"POST /soccer/challenge HTTP/1.1\r\nHost: miner\r\n"
 
@@ -53,6 +53,36 @@ async def test_a_signed_request_whose_body_does_not_come(
     answer = await said(gateway.url, CHALLENGE + lines + b"Content-Length: 100\r\n\r\n", b"{", b'"')
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"request_timed_out" in answer
+
+
+async def test_a_stranger_is_not_told_to_send_a_body_that_waits(gateway: RunningGateway) -> None:
+    answer = await said(gateway.url, CHALLENGE + b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_who_hangs_up_in_the_middle_of_a_body_leaves_a_count(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = Traces.of(gateway)
+    headers = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, b"{}")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(CHALLENGE + lines + b"Content-Length: 100\r\n\r\n{")
+    await asyncio.sleep(0.1)
+    writer.close()
+    async with asyncio.timeout(5):
+        while 'outcome="client_gone"} 1.0' not in await gateway.metrics():
+            await asyncio.sleep(0.02)
+    assert await settled(gateway, before) == before
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_path_that_only_a_route_takes_for_a_guarded_one_is_not_there(gateway: RunningGateway) -> None:
+    body = challenge_body("http://a/b.mp4")
+    headers = signed_headers(gateway.keys.validator, gateway.keys.miner.ss58_address, body)
+    for path in ("/soccer/challenge%0A", "/exchange-symmetric-key%0A"):
+        answer = await gateway.client.post(f"{gateway.url}{path}", content=body, headers=headers)
+        assert error_of(answer)[:2] == (404, "not_found")
 
 
 @pytest.mark.parametrize("sent", [[], [b"GET /health HTT"], [b"GET /health HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n"]])

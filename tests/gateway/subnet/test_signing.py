@@ -9,7 +9,13 @@ import pytest
 from bittensor_wallet import Keypair
 
 from gateway.errors import Unauthorized
-from gateway.subnet.signing import check_nonce_time, check_signature, read_credentials, signed_messages
+from gateway.subnet.signing import (
+    LONGEST_RESPELLED,
+    check_nonce_time,
+    check_signature,
+    read_credentials,
+    signed_messages,
+)
 from local.validator import challenge_body, signed_headers
 
 VALIDATOR = Keypair.create_from_uri("//Validator")
@@ -33,6 +39,14 @@ def test_a_body_signed_with_spaces_and_sent_compact_is_accepted() -> None:
     sent = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
     assert signed != sent
     check(signed_headers(VALIDATOR, MINER, signed), sent)
+
+
+def test_what_is_larger_than_a_challenge_is_not_spelled_anew() -> None:
+    payload = {"video_url": "x" * LONGEST_RESPELLED, "more": 1}
+    signed = json.dumps(payload).encode()
+    check(signed_headers(VALIDATOR, MINER, signed), signed)
+    with pytest.raises(Unauthorized, match="does not fit"):
+        check(signed_headers(VALIDATOR, MINER, signed), json.dumps(payload, separators=(",", ":")).encode())
 
 
 def test_a_changed_body_is_refused() -> None:
