@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -35,7 +36,7 @@ class Slot:
 
 
 class SlotPool:
-    """Slots carved out of one shared-memory region that is created with the pool and unlinked by `close`.
+    """Slots carved out of one shared-memory region that is created with the pool, all of it, and unlinked by `close`.
 
     Raises InferenceUnavailable when there is not so much shared memory.
     A process that is killed leaves the region to Python's resource tracker, which unlinks it; one that is killed
@@ -60,17 +61,17 @@ class SlotPool:
         except OSError as error:
             raise _not_usable(error) from error
         if free < self.byte_size:
-            # A page that cannot be had when it is written kills the process, so it is asked for here.
-            raise InferenceUnavailable(
-                f"{_SHARED_MEMORY} has {free // 2**20} MiB free, the slots need {-(-self.byte_size // 2**20)}: lower "
-                f"{sized_by}, or give the container a larger --shm-size"
-            )
+            raise self._too_large(sized_by)
         try:
             self._memory = SharedMemory(name=f"{_PREFIX}{secrets.token_hex(4)}", create=True, size=self.byte_size)
-            self._lock = os.open(_SHARED_MEMORY / self._memory.name, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
         except OSError as error:
             raise _not_usable(error) from error
+        try:
+            self._lock = _locked(_SHARED_MEMORY / self._memory.name, self.byte_size)
+        except OSError as error:
+            self._memory.unlink()
+            self._memory.close()
+            raise self._too_large(sized_by) if error.errno == errno.ENOSPC else _not_usable(error) from error
         self._free = asyncio.Queue[Slot]()
         for index in range(slots):
             offset = index * slot_bytes
@@ -92,6 +93,12 @@ class SlotPool:
     def release(self, slot: Slot) -> None:
         self._free.put_nowait(slot)
 
+    def _too_large(self, sized_by: str) -> InferenceUnavailable:
+        return InferenceUnavailable(
+            f"{_SHARED_MEMORY} has {shutil.disk_usage(_SHARED_MEMORY).free // 2**20} MiB free, the slots need "
+            f"{-(-self.byte_size // 2**20)}: lower {sized_by}, or give the container a larger --shm-size"
+        )
+
     def close(self) -> None:
         while not self._free.empty():
             self._free.get_nowait()
@@ -102,12 +109,18 @@ class SlotPool:
             self._memory.close()
 
 
+def was_left(region: str) -> bool:
+    """Whether a region that a Triton of this host still knows is one of a gateway that is gone."""
+    return region.startswith(_PREFIX) and not (_SHARED_MEMORY / region).exists()
+
+
 def remove_leftovers() -> None:
     """Unlink the regions of gateways that were killed: those of this user that nobody holds the lock of."""
     for path in _SHARED_MEMORY.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # another's, or gone
             # One that was made this moment is not locked yet.
-            if time.time() - path.stat().st_ctime < _JUST_MADE_S:
+            # (Of a file from the future the clock was set back since.)
+            if 0 <= time.time() - path.stat().st_ctime < _JUST_MADE_S:
                 continue
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -116,6 +129,23 @@ def remove_leftovers() -> None:
                 _log.info("%s was left by a gateway that was killed, and is removed", path)
             finally:
                 os.close(handle)
+
+
+def _locked(region: Path, size: int) -> int:
+    """Lock a region and take all of its memory; the descriptor that holds the lock. Raises OSError."""
+    handle = os.open(region, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        try:
+            # A page that others take first and that cannot be had when it is written would kill the process.
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # what a file system cannot do is no reason not to start
+                raise
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _not_usable(error: OSError) -> InferenceUnavailable:

@@ -15,7 +15,7 @@ import tritonclient.grpc.aio as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import InferenceFailed, InferenceUnavailable
-from gateway.inference.slots import Slot, SlotPool
+from gateway.inference.slots import Slot, SlotPool, was_left
 from touchline.contract import BALL_MODEL, DETECTIONS, INPUT, KEYPOINTS, PITCH_MODEL, PLAYER_MODEL
 
 Transport = Literal["shared_memory", "bytes"]
@@ -230,6 +230,9 @@ class Triton:
                 await self._client.register_system_shared_memory(
                     pool.region, f"/{pool.region}", pool.byte_size, client_timeout=self._timeout_s
                 )
+            # It opened ours, so it sees the same names. What a killed gateway registered, it would hold for ever.
+            for region in filter(was_left, status.regions):
+                await self._unregister(region)
 
     async def _unregister(self, region: str) -> None:
         """Triton counts a region as in use for a moment after its reply, and refuses so long."""

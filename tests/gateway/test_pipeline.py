@@ -459,7 +459,7 @@ async def test_the_region_is_unlinked_and_unregistered_when_the_gateway_ends(
         assert len(set(client.get_system_shared_memory_status().regions) - known_to_triton) == 1
         await gateway.challenge(videos["fine"])
     assert not region.exists()
-    assert set(client.get_system_shared_memory_status().regions) == known_to_triton
+    assert set(client.get_system_shared_memory_status().regions) <= known_to_triton
 
 
 async def test_metrics_tell_outcomes_and_stages(
