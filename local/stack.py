@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +70,15 @@ def make_keys(directory: Path, stake: float = 10_000.0) -> Keys:
 
 
 class LocalGateway:
-    """`touchline serve` as a child process. It does not outlive its parent."""
+    """`touchline serve` as a child process, started by `within` where that is given. It does not outlive its parent."""
 
-    def __init__(self, settings: Mapping[str, str], *, log: Path | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str], *, log: Path | None = None, within: Sequence[str] = ()) -> None:
         self.port, self.metrics_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         self._settings = dict(settings)
         self._log = log
+        self._within = tuple(within)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +90,9 @@ class LocalGateway:
         ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
         hosts = {"HOST": "127.0.0.1", "METRICS_HOST": "127.0.0.1"}
         environment = {**os.environ, **quiet, **self._settings, **hosts, **ports}
-        self._process = start_child([sys.executable, "-m", "commands.main", "serve"], environment, self._log)
+        self._process = start_child(
+            [*self._within, sys.executable, "-m", "commands.main", "serve"], environment, self._log
+        )
 
     def health(self) -> dict[str, object] | None:
         """What the operator's /health says; None while nobody listens."""

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,8 @@ class LocalTriton:
 
     When the block ends that it serves, nobody waits for its answers any more: it is ended at once.
 
-    `environment` is the virtual environment made from requirements/triton.txt. Output goes to `log`, or to the
-    terminal when that is None.
+    `environment` is the virtual environment made from requirements/triton.txt, `flags` are more of Triton's own.
+    Output goes to `log`, or to the terminal when that is None.
     """
 
     def __init__(
@@ -63,12 +63,14 @@ class LocalTriton:
         *,
         environment: Path = DEFAULT_ENVIRONMENT,
         ports: Ports | None = None,
+        flags: Sequence[str] = (),
         log: Path | None = None,
     ) -> None:
         self.repository = repository
         self.ports = ports or Ports(*free_ports(3))
         self.log = log
         self._environment = environment
+        self._flags = tuple(flags)
         self._process: subprocess.Popen[bytes] | None = None
         self._region_prefix = f"touchline-triton-{os.getpid()}-{self.ports.grpc}-"
 
@@ -103,6 +105,7 @@ class LocalTriton:
             "--http-address=127.0.0.1",
             f"--http-port={self.ports.http}",
             f"--metrics-port={self.ports.metrics}",
+            *self._flags,
         ]
         environment = {
             **os.environ,

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc as grpcclient
 
+from local.scraped import scraped
 from local.stack import Keys, LocalGateway, make_keys
 from local.triton import LocalTriton
 from local.validator import ChallengeFailed, Outcome, challenge_body, send_challenge, signed_headers
-from tests.support.gateway import region_of
+from tests.support.gateway import region_of, running_gateway
+from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
 
 FRAMES = 30
+NAMESPACE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--mount")
+"""Where what is mounted is seen by this process and its children alone."""
 
 
 class SlowHost:
@@ -66,13 +74,15 @@ def keys(tmp_path: Path) -> Keys:
 
 
 @contextmanager
-def serving(keys: Keys, triton: LocalTriton, log: Path, **settings: str) -> Iterator[LocalGateway]:
-    gateway = LocalGateway(
-        {**keys.environment(), "TRITON_URLS": triton.grpc_url, "DEVICE": "cpu", "IMG_SIZE": "160", **settings}, log=log
-    )
+def serving(
+    keys: Keys, triton: LocalTriton, log: Path, *, within: Sequence[str] = (), **settings: str
+) -> Iterator[LocalGateway]:
+    """A gateway that is ready; one `within` other surroundings is there, ready or not."""
+    base = {**keys.environment(), "TRITON_URLS": triton.grpc_url, "DEVICE": "cpu", "IMG_SIZE": "160"}
+    gateway = LocalGateway({**base, **settings}, log=log, within=within)
     gateway.start()
     try:
-        gateway.wait_ready()
+        gateway.wait_ready(listening_is_enough=bool(within))
         yield gateway
     finally:
         gateway.kill()
@@ -127,12 +137,11 @@ def test_a_gateway_that_was_killed_leaves_the_next_one_its_nonces_and_nothing_el
     headers = signed_headers(keys.validator, keys.miner.ss58_address, body)
     videos = tmp_path / "videos"
     videos.mkdir()
-    settings = {"TMPDIR": str(videos)}
 
     def post(gateway: LocalGateway) -> httpx.Response:
         return httpx.post(f"{gateway.url}/soccer/challenge", content=body, headers=headers, timeout=60, trust_env=False)
 
-    with serving(keys, quick_triton, tmp_path / "log", **settings) as gateway:
+    with serving(keys, quick_triton, tmp_path / "log", TMPDIR=str(videos)) as gateway:
         assert post(gateway).status_code == 200
         host.go_on.clear()
         host.asked.clear()
@@ -141,11 +150,15 @@ def test_a_gateway_that_was_killed_leaves_the_next_one_its_nonces_and_nothing_el
         region = region_of(gateway.pid or 0)
         gateway.kill()
         thread.join(20)
-    with serving(keys, quick_triton, tmp_path / "log-of-the-next", **settings) as gateway:
+    with serving(keys, quick_triton, tmp_path / "log-of-the-next", TMPDIR=str(videos)) as gateway:
         refused = post(gateway)
         assert refused.status_code == 401
         assert "used before" in refused.json()["detail"]
         assert not region.exists()
+        assert (
+            region.name
+            not in grpcclient.InferenceServerClient(quick_triton.grpc_url).get_system_shared_memory_status().regions
+        ), "Triton would hold its memory for ever"
         assert list(videos.iterdir()) == []
         host.go_on.set()
         thread, said = asked(gateway, keys, host.url)
@@ -153,3 +166,130 @@ def test_a_gateway_that_was_killed_leaves_the_next_one_its_nonces_and_nothing_el
         assert isinstance(said[0], Outcome), said
     log = (tmp_path / "log-of-the-next").read_text()
     assert "Traceback" not in log
+
+
+def test_models_that_are_unloaded_under_a_challenge_cost_its_time_alone(
+    host: SlowHost, keys: Keys, tmp_path: Path
+) -> None:
+    flags = ("--model-control-mode=explicit", "--load-model=*")
+    repository = write_quick_models(tmp_path / "models")
+    with LocalTriton(repository, flags=flags, log=tmp_path / "triton.log") as triton:
+        triton.wait_ready()
+        client = grpcclient.InferenceServerClient(triton.grpc_url)
+        with serving(keys, triton, tmp_path / "log", CHALLENGE_BUDGET_S="60", ANSWER_CACHE_S="0") as gateway:
+            thread, said = asked(gateway, keys, host.url)
+            assert host.asked.wait(20)
+            client.unload_model("player")
+            until(lambda: not (gateway.health() or {})["ready"])
+            with pytest.raises(ChallengeFailed, match="answered 503"):
+                send_challenge(gateway.url, keys.validator, keys.miner.ss58_address, f"{host.url}?meanwhile")
+            host.go_on.set()
+            until(lambda: counted(gateway, "touchline_frames", kind="decoded") == FRAMES)
+            client.load_model("player")
+            thread.join(30)
+            (outcome,) = said
+            assert isinstance(outcome, Outcome), outcome
+            assert len(outcome.response["frames"]) == FRAMES
+            until(lambda: bool((gateway.health() or {})["ready"]))
+            send_challenge(gateway.url, keys.validator, keys.miner.ss58_address, f"{host.url}?after")
+            assert counted(gateway, "touchline_slots_free") == counted(gateway, "touchline_slots")
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_triton_that_is_ten_times_slower_is_asked_for_fewer_frames(
+    keys: Keys, tmp_path: Path, web: tuple[str, Path]
+) -> None:
+    make_video(web[1] / "slow.mp4", 500)
+    repository = write_quick_models(tmp_path / "models", delay_s=0.004)
+    with LocalTriton(repository, log=tmp_path / "triton.log") as triton:
+        triton.wait_ready()
+        with serving(keys, triton, tmp_path / "log", CHALLENGE_BUDGET_S="4", ANSWER_CACHE_S="0") as gateway:
+
+            def ask() -> Outcome:
+                url = f"{web[0]}/slow.mp4"
+                outcome = send_challenge(gateway.url, keys.validator, keys.miner.ss58_address, url)
+                assert len(outcome.response["frames"]) == 500
+                return outcome
+
+            quick = int(ask().notes["inferred"])
+            for model in ("player", "pitch"):
+                (repository / model / "slower").write_text("10")
+            slow = int(ask().notes["inferred"])
+            assert slow < quick
+            assert (gateway.health() or {})["ready"]
+            for model in ("player", "pitch"):
+                (repository / model / "slower").unlink()
+            assert max(int(ask().notes["inferred"]) for _ in range(3)) > slow, "it is asked for more again"
+    assert "stopped answering" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="nobody may mount anything here",
+)
+def test_shared_memory_and_disk_that_have_no_room_serve_as_soon_as_they_have(
+    host: SlowHost, keys: Keys, quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    host.go_on.set()
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    mounts = f"mount -t tmpfs -o ro,size=256m shm /dev/shm && mount -t tmpfs -o size=4k videos {videos}"
+    within = (*NAMESPACE, "sh", "-c", f'{mounts} && exec "$@"', "sh")
+    log = tmp_path / "log"
+    with serving(keys, quick_triton, log, within=within, TMPDIR=str(videos)) as gateway:
+        inside = ["nsenter", f"--target={gateway.pid}", "--mount"]
+        inside += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+
+        def remount(place: object, options: str) -> None:
+            subprocess.run([*inside, "mount", "-o", f"remount,{options}", str(place)], check=True, timeout=20)
+
+        def said_of_it(reason: str) -> Callable[[], bool]:
+            return lambda: reason in str((gateway.health() or {})["reason"])
+
+        def ask() -> Outcome:
+            return send_challenge(gateway.url, keys.validator, keys.miner.ss58_address, host.url)
+
+        until(said_of_it("the slots could not be made in /dev/shm"))
+        with pytest.raises(ChallengeFailed, match="answered 503"):
+            ask()
+        time.sleep(2.5)  # it is tried again every second
+        assert log.read_text().count("ERROR gateway.inference") == 1
+        remount("/dev/shm", "rw,size=64k")
+        until(said_of_it("/dev/shm has 0 MiB free"))
+        remount("/dev/shm", "rw,size=256m")
+        until(lambda: bool((gateway.health() or {})["ready"]))
+        with pytest.raises(ChallengeFailed, match="answered 507") as full:
+            ask()
+        assert str(videos) in str(full.value)
+        remount(videos, "size=16m")
+        assert len(ask().response["frames"]) == FRAMES
+        assert list(Path(f"/proc/{gateway.pid}/root{videos}").iterdir()) == []
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_jumps_costs_no_challenge_under_way(
+    hours: int, host: SlowHost, quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, challenge_budget_s="auto") as gateway:
+        under_way = asyncio.create_task(gateway.challenge(host.url))
+        assert await asyncio.to_thread(host.asked.wait, 20)
+        true = time.time
+
+        def jumped_time() -> float:
+            # gRPC adds its timeouts to this and compares with the system's clock, which did not jump.
+            ours = sys._getframe(1).f_globals["__name__"].startswith("gateway.")
+            return true() + (hours * 3600 if ours else 0)
+
+        with monkeypatch.context() as jumped:
+            jumped.setattr("time.time", jumped_time)
+            host.go_on.set()
+            answer = await under_way
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["frames"]) == FRAMES
+            assert gateway.engine.ready
+
+
+def counted(gateway: LocalGateway, name: str, **labels: str) -> float:
+    samples = scraped(gateway.metrics_url, name)
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())

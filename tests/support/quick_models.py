@@ -19,6 +19,7 @@ parameters {{ key: "delay_s" value {{ string_value: "{delay_s}" }} }}
 
 _MODEL = """
 import json, time
+from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -27,12 +28,14 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.output = config["output"][0]["name"]
         self.delay_s = float(config["parameters"]["delay_s"]["string_value"])
+        self.slower = Path(args["model_repository"]) / "slower"
 
     def execute(self, requests):
         responses = []
+        slower = float(self.slower.read_text()) if self.slower.exists() else 1.0
         for request in requests:
             frames = pb_utils.get_input_tensor_by_name(request, "frames").as_numpy()
-            time.sleep(self.delay_s * len(frames))
+            time.sleep(slower * self.delay_s * len(frames))
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self.output, self.answer(frames))]))
         return responses
 
@@ -55,7 +58,7 @@ class TritonPythonModel:
 
 
 def write_quick_models(repository: Path, *, delay_s: float = 0.0, height: int = HEIGHT, width: int = WIDTH) -> Path:
-    """Write a player and a pitch model; each sleeps `delay_s` a frame."""
+    """Write a player and a pitch model; each sleeps `delay_s` a frame, or as often as its file `slower` says."""
     for name, output, rows, columns in (("player", "detections", 150, 6), ("pitch", "keypoints", 32, 3)):
         version = repository / name / "1"
         version.mkdir(parents=True)

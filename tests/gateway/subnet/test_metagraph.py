@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,25 +73,40 @@ async def test_refresh_takes_and_saves_what_the_chain_says(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["nodes.json"]
 
 
-async def test_the_last_known_nodes_serve_while_the_chain_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_last_known_nodes_serve_while_the_chain_is_away_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls = 0
+    day_s, passed_s, back = 24 * 3600, 0.0, asyncio.Event()
 
     async def chain(_: Settings) -> Nodes:
-        nonlocal calls
-        calls += 1
-        raise ConnectionError("no chain")
+        if passed_s < day_s:
+            raise ConnectionError("no chain")
+        back.set()
+        return {"bob": Node(hotkey="bob", stake=5000)}
 
-    monkeypatch.setattr(metagraph_module, "REFRESH_INTERVAL_S", 0.01)
+    async def sleep(seconds: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+        await asyncio.sleep(0)  # others have their turn
+
     write_nodes(tmp_path)
+    clock = time.monotonic
+    monkeypatch.setattr(metagraph_module, "time", SimpleNamespace(monotonic=lambda: clock() + passed_s))
+    monkeypatch.setattr(metagraph_module, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     graph = Metagraph(settings(tmp_path), fetch=chain)
     refreshing = asyncio.create_task(graph.refresh_forever())
-    async with asyncio.timeout(5):
-        while calls < 3:
-            await asyncio.sleep(0.01)
-    graph.check_stake("alice")
+    async with asyncio.timeout(20):
+        while passed_s < day_s - metagraph_module.REFRESH_INTERVAL_S:
+            graph.check_stake("alice")
+            await asyncio.sleep(0)
+        assert (graph.age_s or 0) > day_s - 2 * metagraph_module.REFRESH_INTERVAL_S
+        await back.wait()
+        while graph.find("bob") is None:
+            await asyncio.sleep(0)
     refreshing.cancel()
+    assert (graph.age_s or 0) < metagraph_module.REFRESH_INTERVAL_S * 2
+    assert len(caplog.records) <= day_s / metagraph_module.REFRESH_INTERVAL_S + 1
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_load_old_nodes_false_starts_empty(tmp_path: Path) -> None:
