@@ -1,4 +1,4 @@
-"""A model repository whose models answer at once, whatever they are shown, with what a match looks like."""
+"""A model repository whose models answer at once or after a set time, with what a match looks like."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ dynamic_batching {{ }}
 """
 
 _MODEL = """
-import json
+import json, time
 from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -41,6 +41,7 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             count = pb_utils.get_input_tensor_by_name(request, "frames").shape()[0]
+            time.sleep({delay_s} * count)
             rows = np.ascontiguousarray(self.answers[:count])
             self.answers = np.roll(self.answers, -count, axis=0)
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self.output, rows)]))
@@ -48,17 +49,18 @@ class TritonPythonModel:
 """
 
 
-def write_quick_engine(repository: Path, size: tuple[int, int] = DEFAULT_SIZE) -> Path:
+def write_quick_engine(repository: Path, size: tuple[int, int] = DEFAULT_SIZE, *, delay_s: float = 0.0) -> Path:
     """Write a player and a pitch model of input `size` (height, width) into `repository`; the folder itself.
 
     Each frame gets one of 64 prepared answers: a ball and 24 persons that shake by a pixel, and the keypoints that a
     camera at the touchline sees, so that tracking, keypoints and the response have as much to do as on a real match.
+    Each takes `delay_s`, in which no core computes, as if a GPU did.
     """
     answers = {"player": _detections(size), "pitch": _keypoints(size)}
     for (name, rows), output in zip(answers.items(), ("detections", "keypoints"), strict=True):
         version = repository / name / "1"
         version.mkdir(parents=True)
-        (version / "model.py").write_text(_MODEL)
+        (version / "model.py").write_text(_MODEL.replace("{delay_s}", str(delay_s)))
         np.save(version / "answers.npy", rows)
         (version.parent / "config.pbtxt").write_text(
             _CONFIG.format(

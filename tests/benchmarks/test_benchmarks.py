@@ -25,9 +25,11 @@ from benchmarks import (
     concurrency,
     console,
     gateway_alone,
+    kill,
     limit,
     long_strides,
     memory,
+    overload,
     reference,
     trade_off,
     transport,
@@ -313,6 +315,25 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
     picture = read_picture(tmp_path / "made" / "plot.png")
     assert picture.shape[1] > 600
     assert picture.std() > 5
+
+
+def test_a_gateway_that_is_killed_loses_nothing_that_it_could_answer(tmp_path: Path, run: Run) -> None:
+    video = make_video(tmp_path / "video.mp4", 30)
+    found = run(kill.main, "--minutes", 0.1, "--mean-s", 4, "--seed", 2, "--at-once", 1, "--video", video)["counted"]
+    assert int(found["challenges"]) > 0
+    lost = ("never answered", "accepted by a gateway that lived on, and lost", "answers that no validator would take")
+    left = [name for name in found if name.endswith(" left")]
+    assert {name: found[name] for name in (*lost, *left)} == dict.fromkeys((*lost, *left), "0")
+    assert found["sent again as they were after a restart, taken"].startswith("0 of ")
+
+
+def test_under_overload_every_challenge_is_answered_or_refused(tmp_path: Path, run: Run) -> None:
+    video = make_video(tmp_path / "video.mp4", 30)
+    rows = run(overload.main, "--runs", 1, "--loads", 3, "--seconds", 1, "--delay-ms", 20, "--video", video)["rows"]
+    for row in rows.values():
+        assert row["asked"] > 0
+        assert row["at_once"] + row["waited"] == row["answered"]
+        assert row["answered"] + row["refused"] == row["asked"] + row["again_answered"]
 
 
 def test_a_failing_reference_is_reported(tmp_path: Path) -> None:
