@@ -10,14 +10,13 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 import av
 import av.codec.context
 import av.container
-import av.sidedata.sidedata
 import av.video
 import av.video.stream
 import cv2
@@ -171,21 +170,41 @@ def frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
             yield from decoded(stream.codec_context, packet)
 
 
-def turn(frame: av.VideoFrame) -> int:
-    """Degrees clockwise, 0, 90, 180 or 270, by which the container wants the frame turned to be upright.
+def turn(stream: av.video.stream.VideoStream) -> int | None:
+    """Degrees clockwise, 0, 90, 180 or 270, by which the container wants the pictures turned to be upright.
 
-    As cv2 turns it: of the display matrix (ISO/IEC 14496-12, 6.2.2) it knows the rotation alone, so that a mirrored
-    picture is turned or left as it is (av_display_rotation_get in FFmpeg's libavutil/display.c).
+    As cv2 turns them: of the display matrix (ISO/IEC 14496-12, 6.2.2) it knows the rotation alone, so that a mirrored
+    picture is turned or left as it is (av_display_rotation_get in FFmpeg's libavutil/display.c); and it does not know
+    what the pictures themselves say, H.264's SEI or a JPEG's EXIF, which frames have as well.
+    None where only a frame tells (`turn_of`). To be asked before the container is closed.
     """
-    for data in frame.side_data:
-        if data.type == av.sidedata.sidedata.Type.DISPLAYMATRIX:
-            matrix = struct.unpack("=9i", bytes(data))
-            scales = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
-            if not all(scales):
-                return 0
-            degrees = round(math.degrees(math.atan2(matrix[1] / scales[1], matrix[0] / scales[0]))) % 360
-            return degrees if degrees in (90, 180, 270) else 0
-    return 0
+    # PyAV shows the matrix to nobody but writers: it stands in the header that one would write, after 0.3 ms.
+    for name in ("mp4", "mov"):
+        with suppress(av.FFmpegError, ValueError):
+            header = io.BytesIO()
+            options = {"movflags": "empty_moov+frag_keyframe", "strict": "experimental"}
+            with av.open(header, "w", format=name, options=options) as writer:
+                writer.add_stream_from_template(stream, opaque=True)
+                writer.start_encoding()
+            written = header.getvalue()
+            at = written.index(b"tkhd") + 4
+            at += 52 if written[at] else 40  # the times of its version 1 are twice as long
+            return _rotation(struct.unpack_from(">9i", written, at))
+    return None
+
+
+def turn_of(frame: av.VideoFrame) -> int:
+    """The same as a frame tells it, of codecs whose pictures say nothing themselves."""
+    degrees = -frame.rotation % 360
+    return degrees if degrees in TURNS else 0
+
+
+def _rotation(matrix: Sequence[int]) -> int:
+    scales = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
+    if not all(scales):
+        return 0
+    degrees = round(math.degrees(math.atan2(matrix[1] / scales[1], matrix[0] / scales[0]))) % 360
+    return degrees if degrees in TURNS else 0
 
 
 def what_else(head: bytes) -> str | None:

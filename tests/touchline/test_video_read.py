@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -233,4 +233,43 @@ def test_sound_that_begins_late_does_not_end_a_video(tmp_path: Path) -> None:
 
 def test_what_has_no_turn_is_upright(tmp_path: Path) -> None:
     with open_video(io.BytesIO(make_video(tmp_path / "v.mp4", 1).read_bytes())) as container:
-        assert turn(next(frames(container))) == 0
+        assert turn(video_stream(container)) == 0
+
+
+def oriented_jpegs(path: Path) -> Path:
+    """A video of JPEGs whose EXIF wants them turned, as cameras write it; its container does not."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+    def mark(packet: av.Packet) -> av.Packet:
+        marked = av.Packet(
+            bytes(packet)[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + bytes(packet)[2:]
+        )
+        marked.pts, marked.dts, marked.time_base = packet.pts, packet.dts, packet.time_base
+        marked.stream, marked.is_keyframe = packet.stream, True
+        return marked
+
+    return make_video(path, 5, codec="mjpeg", layout="yuvj420p", rewrite=mark)
+
+
+def oriented_h264(path: Path) -> Path:
+    """A bare stream whose SEI (ITU-T H.264, D.1.27) wants its pictures turned by 90 degrees."""
+    data = make_video(path, 5).read_bytes()
+    at = data.index(b"\0\0\1\x65")
+    path.write_bytes(data[:at] + b"\0\0\1\x06\x2f\x03\x08\x00\x14\x80" + data[at:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(oriented_jpegs, "v.mov"), (oriented_jpegs, "v.avi"), (oriented_h264, "v.h264")]
+)
+def test_what_pictures_say_of_their_own_turn_is_not_heard_as_by_cv2(
+    make: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / name)
+    capture = cv2.VideoCapture(str(path))
+    with open_video(io.BytesIO(path.read_bytes())) as opened:
+        assert next(frames(opened)).rotation
+    clip = probe(path)
+    assert (clip.width, clip.height, clip.turn) == (320, 180, 0)
+    for _, picture in pictures(clip, clip.width):
+        np.testing.assert_array_equal(picture, capture.read()[1])

@@ -291,6 +291,32 @@ def test_nvdec_shows_no_frame_that_an_edit_list_hides(monkeypatch: pytest.Monkey
     assert decode_all(path, 8, frame_stride=10, nvdec=True) == expected
 
 
+@pytest.mark.parametrize(("matrix", "asked"), [((0, 1, -1, 0), (96, 54)), ((-1, 0, 0, -1), (160, 90))])
+def test_nvdec_scales_what_lies_on_its_side_as_it_lies(
+    matrix: tuple[int, ...], asked: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames say nothing of the container's turn."""
+    path = make_video(tmp_path / "v.mp4", 9, matrix=[65536 * value for value in matrix])
+    expected = whole_slot(path)
+    sizes = []
+
+    def nvdec(stream: av.video.stream.VideoStream, width: int, height: int, gpu: int) -> Nvdec:
+        sizes.append((width, height))
+        return Nvdec(stream, None)
+
+    monkeypatch.setattr(decode_module, "nvdec_context", nvdec)
+    np.testing.assert_array_equal(whole_slot(path, nvdec=True), expected)
+    assert sizes == [asked]
+
+
+def whole_slot(path: Path, **values: Any) -> np.ndarray:
+    slot = np.zeros((8, 96, 160, 3), np.uint8)
+    with whole_file(path) as file, decoder(file, **values) as decoding:
+        decoding.open()
+        decoding.fill(slot)
+    return slot
+
+
 def test_nvdec_decodes_on_the_gpu_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, width, height, gpu: asked.append(gpu))
