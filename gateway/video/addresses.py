@@ -20,6 +20,8 @@ import httpx
 from gateway.errors import HostRefused
 from touchline import __version__
 
+LOCATION = "touchline_location"
+"""Among an answer's extensions: what its Location header says."""
 CONNECT_S = 5.0
 """For the name and the connection together."""
 _STAGGER_S = 0.25
@@ -198,9 +200,16 @@ async def video_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         trust_env=False,
         follow_redirects=False,
+        event_hooks={"response": [_keep_location]},
     )
     async with client:
         yield client
+
+
+async def _keep_location(response: httpx.Response) -> None:
+    """Put a redirect's target where httpx does not see it: it would raise for some, although it follows none."""
+    if "location" in response.headers:
+        response.extensions[LOCATION] = response.headers.pop("location")
 
 
 class _Direct(httpx.AsyncBaseTransport):
