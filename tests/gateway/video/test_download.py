@@ -357,9 +357,11 @@ async def test_redirects_are_followed_five_times(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "url",
-    ["http://", "http:///a", "ftp://a/b", "http://a:0/", "http://h:99999/", "http://0177.0.0.1/", "http://a:b/", "x",
-     "http://xn--a/"],
-)  # fmt: skip
+    [
+        *("http://", "http:///a", "ftp://a/b", "http://a:0/", "http://h:99999/", "http://0177.0.0.1/", "http://a:b/"),
+        *("x", "http://xn--a/"),
+    ],
+)
 async def test_what_is_no_url_is_the_callers_fault(url: str, client: httpx.AsyncClient) -> None:
     assert isinstance(await failed(client, url), BadChallenge)
 
