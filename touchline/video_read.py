@@ -6,6 +6,7 @@ the first video stream, the frames that decode, their numbers a count of those, 
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import re
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 import av
+import av._core
 import av.codec.context
 import av.container
 import av.video
@@ -32,11 +34,22 @@ imf, image sequences), what is a device, a picture or sound, and what nobody fil
 
 MOST_PIXELS: Final = 2**25
 """Of a picture, a little more than 8K: FFmpeg would take a gigabyte of memory and seconds a frame for larger ones."""
+_MOST_BYTES: Final = 96 * 2**20
+"""In one piece, which a picture of 8K takes with three bytes a pixel; a header may claim two thousand million frames,
+and FFmpeg makes room for all at once, and counts them."""
+_MOST_STREAMS: Final = 100
+"""Of a file, each of which may claim so much."""
 _OPTIONS: Final = {
     "format_whitelist": ",".join(FORMATS),
     "protocol_whitelist": "none",
     "max_pixels": str(MOST_PIXELS),
+    "max_streams": str(_MOST_STREAMS),
 }
+_UNSPECIFIED: Final = 2
+_CONVERTED: Final = frozenset(range(8)) | {9}
+"""AVColorSpace: what swscale knows. A picture of another (YCgCo, ICtCp) it would not even lay out anew."""
+_ABORTED: Final = frozenset({"yaf32be", "yaf32le"})
+"""Layouts over which swscale ends the whole process instead of refusing them: grey with alpha in floats, out of EXR."""
 _HEAD_BYTES: Final = 1024
 _SEARCHED_BYTES: Final = 2**20
 """Of either end of a file, for the name of a codec that FFmpeg does not know."""
@@ -74,6 +87,16 @@ _TEXTS: Final = (
 
 TURNS: Final = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 """What cv2.rotate takes, by degrees clockwise."""
+
+
+def _limit_memory() -> None:
+    """Let FFmpeg refuse larger pieces of memory in this process: PyAV leaves that call out."""
+    limit = ctypes.CDLL(av._core.__file__).av_max_alloc
+    limit.argtypes, limit.restype = [ctypes.c_size_t], None
+    limit(_MOST_BYTES)
+
+
+_limit_memory()
 
 
 class UnreadableVideo(Exception):
@@ -159,7 +182,10 @@ def decoded(context: av.codec.context.CodecContext, packet: av.Packet) -> list[a
     Raises av.FFmpegError for a damaged packet.
     """
     frames: list[av.VideoFrame] = context.decode(packet if packet.size else None)
-    return frames
+    for frame in frames:
+        if frame.colorspace not in _CONVERTED:
+            frame.colorspace = _UNSPECIFIED
+    return [frame for frame in frames if frame.format.name not in _ABORTED]
 
 
 def frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:

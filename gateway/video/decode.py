@@ -137,6 +137,10 @@ class Decoder:
         self._samples = iter(())
         self._pending = None
         if self._container is not None:
+            # FFmpeg's threads end what they are at. PyAV would wait for them too, but hold the GIL.
+            for stream in self._container.streams.video:
+                if stream.codec_context is not None:
+                    stream.codec_context.flush_buffers()
             self._container.close()
             self._container = None
 

@@ -121,11 +121,12 @@ class _Download:
 
     async def run(self) -> None:
         failure: _Again | None = None
+        failed_in_a_row, asked = 0, time.monotonic()
+        last_new = asked
         try:
             async with self._patience:
-                failed_in_a_row, last_new = 0, time.monotonic()
                 while True:
-                    before = self._file.written
+                    before, asked = self._file.written, time.monotonic()
                     try:
                         self._attempts += 1
                         await self._attempt()
@@ -141,6 +142,9 @@ class _Download:
                     failed_in_a_row += 1
                     await asyncio.sleep(wait_s)
         except TimeoutError as error:
+            if failure is not None and time.monotonic() - asked < self._silence_s / 2:
+                # It did answer, and badly; the time was over in between.
+                raise self._after_all(failure) from failure
             raise DownloadTimedOut(
                 f"the host of {self._shown} was silent for {self._silence_s:g} s (DOWNLOAD_TIMEOUT_S)"
                 f"{f', before that: {failure}' if failure else '; send the challenge again'}"
