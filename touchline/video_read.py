@@ -11,7 +11,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
@@ -153,10 +153,17 @@ def video_stream(container: av.container.InputContainer) -> av.video.stream.Vide
     return container.streams.video[0]
 
 
-def packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[av.Packet]:
-    """The stream's packets in file order, what is damaged left out; the last is empty and flushes a decoder."""
+def packets(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[av.Packet]:
+    """The stream's packets in file order, what is damaged left out; the last is empty and flushes a decoder.
+
+    None come any more once `stopped` says so: FFmpeg may make millions of what it has read already.
+    """
     failed = 0
-    while failed < _ERRORS_IN_A_ROW:
+    while failed < _ERRORS_IN_A_ROW and not stopped():
         try:
             # One at a time: PyAV knows only the streams that were there when its generator was made, and a generator
             # that raised has ended.

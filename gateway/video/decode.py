@@ -159,7 +159,7 @@ class Decoder:
 
     def _open(self) -> VideoInfo:
         container, stream = self._reopen()
-        incoming = packets(container, stream)
+        incoming = packets(container, stream, self._is_stopped)
         first = [] if is_usual(stream.average_rate) else list(islice(incoming, LOOKAHEAD))
         fps = float(frame_rate(stream, first))
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -214,9 +214,15 @@ class Decoder:
             self.nvdec_failed = True
             container, stream = self._reopen()
             again = decode(
-                packets(container, stream), stream, None, lambda number: number >= done and self._is_due(number)
+                packets(container, stream, self._is_stopped),
+                stream,
+                None,
+                lambda number: number >= done and self._is_due(number),
             )
             yield from islice(again, done, None)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _is_due(self, number: int) -> bool:
         """Every FRAME_STRIDE-th frame since the last one that was sampled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,24 @@ def test_stop_ends_a_read_that_waits() -> None:
         threading.Timer(0.1, decoding.stop).start()
         with pytest.raises(DecodingStopped):
             decoding.open()
+
+
+def test_stop_ends_a_video_of_packets_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit list of a few KB makes millions of them, of what was read long ago."""
+    seen: list[av.Packet] = []
+
+    def decode(incoming: Iterator[av.Packet], *_: object) -> Iterator[av.VideoFrame]:
+        for packet in incoming:
+            seen.append(packet)
+            if len(seen) == 5:
+                decoding.stop()
+        yield from ()
+
+    monkeypatch.setattr(decode_module, "decode", decode)
+    path = make_video(tmp_path / "v.mp4", 30)
+    with whole_file(path) as file, decoder(file) as decoding, pytest.raises(DecodingStopped):
+        decoding.open()
+    assert [bool(packet.size) for packet in seen] == [True] * 5 + [False]
 
 
 def test_too_many_frames(tmp_path: Path) -> None:
