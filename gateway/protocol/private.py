@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import ClientDisconnect
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, ChallengeTimedOut, GatewayError, Unauthorized
+from gateway.errors import BadChallenge, ChallengeTimedOut, GatewayError, RequestTimedOut, Unauthorized
 from gateway.history import History
 from gateway.pace import Aim
 from gateway.picture_clip import scene_of_pictures
@@ -27,6 +27,7 @@ from gateway.predictions import Picture, Predictions
 from gateway.predictor import Predictor
 from gateway.protocol.frames import LONGEST_URL, Frame, announced_bytes, pictures_of, read_form, read_pictures
 from gateway.protocol.http import (
+    BODY_TIMEOUT_S,
     ClientGone,
     count_answered,
     count_client_gone,
@@ -185,7 +186,11 @@ async def admitted(request: Request, gate: Gate, predictions: Predictions, held:
         raise
     if large := announced_bytes(request) > MAX_BODY_BYTES:
         await held.enter_async_context(predictions.place())
-        body = await read_pictures(request, gate.settings.max_predict_mb * 2**20)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await read_pictures(request, gate.settings.max_predict_mb * 2**20)
+        except TimeoutError as error:
+            raise RequestTimedOut(f"the body did not come within {BODY_TIMEOUT_S:g} s; send URLs") from error
     else:
         body = bytearray(await read_body(request, MAX_BODY_BYTES))
     form = await gate.proven(named, body)

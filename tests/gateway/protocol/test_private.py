@@ -241,6 +241,22 @@ async def test_a_large_body_is_signed_as_a_small_one_and_a_strangers_is_not_read
         assert (await posted(gateway, body, stranger))[0] == 403
 
 
+async def test_a_large_body_that_does_not_come_gives_its_place_back(
+    quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocol.private.BODY_TIMEOUT_S", 0.3)
+    async with running_gateway(tmp_path, quick_triton.grpc_url, **spotter(tmp_path, monkeypatch)) as gateway:
+        before = Traces.of(gateway)
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /challenge HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + bytes(100))
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+        picture_of_it = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}])
+        assert (await posted(gateway, picture_of_it, {}))[0] == 200
+        assert await settled(gateway, before) == before
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
