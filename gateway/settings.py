@@ -187,7 +187,7 @@ class Settings(BaseSettings):
         ",".join(CLASS_NAMES),
         description="Classes that POST /predict answers, in the order of the element's objects: the first is cls_id 0.",
     )
-    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
+    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict and /challenge are refused.")
     max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
 
     metrics_host: str = Field(
@@ -371,7 +371,9 @@ class Settings(BaseSettings):
     @property
     def concurrent_predictions(self) -> int:
         """Requests of pictures that are looked at at once; one is computed while the next is read and decoded."""
-        return self.concurrent_challenges if "predict" in self.protocol_names else 0
+        if "predict" in self.protocol_names:
+            return self.concurrent_challenges
+        return int("private" in self.protocol_names)  # where a video is the rule
 
     @property
     def predict_object_names(self) -> tuple[str, ...]:
