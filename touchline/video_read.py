@@ -50,7 +50,8 @@ _CONVERTED: Final = frozenset(range(8)) | {9}
 """AVColorSpace: what swscale knows. A picture of another (YCgCo, ICtCp) it would not even lay out anew."""
 _ABORTED: Final = frozenset({"yaf32be", "yaf32le"})
 """Layouts over which swscale ends the whole process instead of refusing them: grey with alpha in floats, out of EXR."""
-_HEAD_BYTES: Final = 1024
+_HEAD_BYTES: Final = 4096
+"""More than encoders write of themselves as text into a stream, which may be cut in there."""
 _SEARCHED_BYTES: Final = 2**20
 """Of either end of a file, for the name of a codec that FFmpeg does not know."""
 _READ_BYTES: Final = 256 * 1024
