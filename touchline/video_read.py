@@ -164,7 +164,9 @@ def packets(
     None come any more once `stopped` says so: FFmpeg may make millions of what it has read already.
     """
     failed = 0
-    while failed < _ERRORS_IN_A_ROW and not stopped():
+    while failed < _ERRORS_IN_A_ROW:
+        if stopped():
+            return
         try:
             # One at a time: PyAV knows only the streams that were there when its generator was made, and a generator
             # that raised has ended.
