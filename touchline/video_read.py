@@ -34,10 +34,10 @@ imf, image sequences), what is a device, a picture or sound, and what nobody fil
 
 MOST_PIXELS: Final = 2**25
 """Of a picture, a little more than 8K: FFmpeg would take a gigabyte of memory and seconds a frame for larger ones."""
-_MOST_BYTES: Final = 96 * 2**20
-"""In one piece, which a picture of 8K takes with three bytes a pixel; a header may claim two thousand million frames,
+_MOST_BYTES: Final = 64 * 2**20
+"""In one piece: a plane of an 8K picture of ten bits a pixel. A header of 2 KB may claim two thousand million frames,
 and FFmpeg makes room for all at once, and counts them."""
-_MOST_STREAMS: Final = 100
+_MOST_STREAMS: Final = 24
 """Of a file, each of which may claim so much."""
 _OPTIONS: Final = {
     "format_whitelist": ",".join(FORMATS),
@@ -50,7 +50,8 @@ _CONVERTED: Final = frozenset(range(8)) | {9}
 """AVColorSpace: what swscale knows. A picture of another (YCgCo, ICtCp) it would not even lay out anew."""
 _ABORTED: Final = frozenset({"yaf32be", "yaf32le"})
 """Layouts over which swscale ends the whole process instead of refusing them: grey with alpha in floats, out of EXR."""
-_HEAD_BYTES: Final = 1024
+_HEAD_BYTES: Final = 4096
+"""More than encoders write of themselves as text into a stream, which may be cut in there."""
 _SEARCHED_BYTES: Final = 2**20
 """Of either end of a file, for the name of a codec that FFmpeg does not know."""
 _READ_BYTES: Final = 256 * 1024
@@ -163,7 +164,9 @@ def packets(
     None come any more once `stopped` says so: FFmpeg may make millions of what it has read already.
     """
     failed = 0
-    while failed < _ERRORS_IN_A_ROW and not stopped():
+    while failed < _ERRORS_IN_A_ROW:
+        if stopped():
+            return
         try:
             # One at a time: PyAV knows only the streams that were there when its generator was made, and a generator
             # that raised has ended.

@@ -243,7 +243,7 @@ class _Download:
         if status == httpx.codes.PARTIAL_CONTENT:
             part = self._ranged(response, part, resumed=resumed)
             if encoded and (part.start or part.end != part.total):
-                raise DownloadFailed(f"{self._shown} answers a part of what is compressed, which helps nobody")
+                raise self._cannot_resume(f"{self._shown} answers a part of what is compressed")
         if encoded:
             # Length and range count compressed bytes.
             part = _Part(coding=_UNPACKED[codings[0]])

@@ -167,6 +167,14 @@ def test_other_files_are_named_too(tmp_path: Path) -> None:
             open_video(io.BytesIO(data))
 
 
+def test_a_stream_that_is_cut_in_what_its_encoder_says_of_itself_is_no_text(tmp_path: Path) -> None:
+    data = make_video(tmp_path / "v.hevc", 40, codec="libx265").read_bytes()
+    at = data.index(b"x265 (build")
+    assert all(32 <= byte < 127 for byte in data[at : at + 1024])
+    with open_video(io.BytesIO(data[at:])) as container:
+        assert container.format.name == "hevc"
+
+
 MATRICES: Final = {
     "upright": (1, 0, 0, 1),
     "90": (0, 1, -1, 0),

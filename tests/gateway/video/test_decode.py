@@ -166,7 +166,7 @@ def test_stop_ends_a_video_of_packets_without_a_frame(tmp_path: Path, monkeypatc
     path = make_video(tmp_path / "v.mp4", 30)
     with whole_file(path) as file, decoder(file) as decoding, pytest.raises(DecodingStopped):
         decoding.open()
-    assert [bool(packet.size) for packet in seen] == [True] * 5 + [False]
+    assert len(seen) == 5
 
 
 def test_too_many_frames(tmp_path: Path) -> None:

@@ -214,6 +214,15 @@ async def test_what_cannot_be_said_back_to_a_host_is_not(headers: dict[str, str]
     assert host.ranges == ["", ""]
 
 
+async def test_a_compressed_part_is_not_taken(client: httpx.AsyncClient) -> None:
+    """Whose range counts compressed bytes: nobody knows which of the file's these are."""
+    said = {"Content-Range": f"bytes 100000-{SIZE - 1}/{SIZE}", "Content-Encoding": "gzip"}
+    packed = Reply("206 Partial Content", said, gzip.compress(CONTENT[100_000:]))
+    async with faulty_host(CONTENT, Reply(cut=100_000), packed) as host:
+        assert await fetched(client, host.url) == CONTENT
+    assert host.ranges == ["", "bytes=100000-", ""]
+
+
 async def test_a_part_that_is_longer_than_it_says_ends_where_it_says(client: httpx.AsyncClient) -> None:
     said = {"Content-Range": f"bytes 100000-{SIZE - 1}/{SIZE}", "ETag": '"v1"'}
     longer = Reply("206 Partial Content", said, CONTENT[100_000:] + b"more")
