@@ -38,6 +38,11 @@ GOOD_AFTER_S: Final = 10.0
 FIRST_PICTURE_S: Final = 15.0
 """For so long a key frame is waited for while packets come."""
 _TICK_S: Final = 0.25
+_GOLDEN: Final = 0.618
+"""Multiples of it less their whole part lie far from each other."""
+LOOK_S: Final = 1.0
+"""A camera may have turned: for the pitch is looked again so soon."""
+_OF_FRAMES: Final = 3
 _LET_GO_S: Final = 0.5
 _BEHIND_S: Final = 5.0
 _BEHIND_SHARE: Final = 0.1
@@ -57,6 +62,15 @@ def retry_delay_s(failures: int, code: str, chance: float) -> float:
 
 
 def state_of(frame_age_s: float, stalled_s: float) -> State:
+def pitch_due(came: int, inferred: int, seconds: float, stride: int) -> bool:
+    """Whether the pitch model looks at a frame, after so many frames that came, and were inferred, since its last one.
+
+    It is every `stride`-th inferred frame, or after LOOK_S if that is sooner; but on a slow engine not more than a
+    third of the frames, and never more than every `stride`-th that comes.
+    """
+    return inferred >= stride or (came >= stride and inferred >= _OF_FRAMES and seconds >= LOOK_S)
+
+
     """Of a camera that is connected and has sent a frame."""
     return "live" if frame_age_s < stalled_s else "stalled"
 
@@ -126,7 +140,9 @@ class Camera:
         self._tracker: LiveTracker | None = None
         self._tracked_size = (0, 0)
         self._scaler: tuple[Letterbox, Scaler] | None = None
-        self._pitch_frame: int | None = None
+        self._looked: tuple[int, float] | None = None
+        """Number and `media_s` of the frame that the pitch model was last to look at."""
+        self._unlooked = 0
         metrics.live_last_frame.labels(config.id).set(time.time())
         for kind in ("received", "inferred", "stale", "corrupt"):
             metrics.live_frames.labels(config.id, kind)
@@ -212,21 +228,28 @@ class Camera:
         frames = [one for one in self._stream.take() if now - one.at <= self._settings.live_max_age_s]
         self._taken += len(frames)
         self.taken_at = now
-        chosen = []
-        for frame in frames:
-            due = PITCH_MODEL in self.config.models and (
-                self._pitch_frame is None
-                or not 0 <= frame.number - self._pitch_frame < self._settings.effective_pitch_stride
-            )
-            if due:
-                self._pitch_frame = frame.number
-            chosen.append((frame, due))
-        return chosen
+        return [(frame, self._pitch_is_due(frame)) for frame in frames]
+
+    def _pitch_is_due(self, frame: Captured) -> bool:
+        if PITCH_MODEL not in self.config.models:
+            return False
+        stride, phase = self._settings.effective_pitch_stride, 0.0
+        self._unlooked += 1
+        if self._looked is None:
+            # Cameras that begin together look again at different times, lest all of them do in one round, for ever.
+            phase = self.number * _GOLDEN % 1
+        else:
+            number, media_s = self._looked
+            if not pitch_due(frame.number - number, self._unlooked, frame.media_s - media_s, stride):
+                return False
+        self._unlooked = int(phase * stride)
+        self._looked = frame.number - self._unlooked, frame.media_s - phase * LOOK_S
+        return True
 
     def lost(self, frames: int) -> None:
         """So many frames that were taken were not inferred."""
         self._taken -= frames
-        self._pitch_frame = None
+        self._looked = None
 
     def scale(self, frame: Captured, size: tuple[int, int], target: Pixels) -> Letterbox:
         """Write the frame into `target`, uint8 [H, W, 3] of `size` (width, height). For a thread."""
@@ -336,7 +359,7 @@ class Camera:
             tell=self._teller(),
         )
         self._heed()
-        self._pitch_frame = None
+        self._looked = None
         begun, live_at = time.monotonic(), 0.0
         stream.start()
         while not self._wake.is_set():
