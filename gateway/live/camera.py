@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpcore
@@ -27,7 +28,7 @@ from gateway.video.addresses import CONNECT_S, CameraPlaces
 from gateway.video.scale import Pixels, Scaler
 from gateway.video.stream import Captured, Place, Stream
 from touchline.contract import BALL, BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
-from touchline.video_live import FOR_A_PERSON, StreamFailed
+from touchline.video_live import FOR_A_PERSON, StreamFailed, Trust
 
 LADDER_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Between attempts, before chance has its say."""
@@ -37,12 +38,12 @@ GOOD_AFTER_S: Final = 10.0
 """A connection that was live for so long begins the ladder anew when it ends."""
 FIRST_PICTURE_S: Final = 15.0
 """For so long a key frame is waited for while packets come."""
-_TICK_S: Final = 0.25
 _GOLDEN: Final = 0.618
 """Multiples of it less their whole part lie far from each other."""
 LOOK_S: Final = 1.0
 """A camera may have turned: for the pitch is looked again so soon."""
 _OF_FRAMES: Final = 3
+_TICK_S: Final = 0.25
 _LET_GO_S: Final = 0.5
 _BEHIND_S: Final = 5.0
 _BEHIND_SHARE: Final = 0.1
@@ -61,7 +62,6 @@ def retry_delay_s(failures: int, code: str, chance: float) -> float:
     return LADDER_S[min(failures, len(LADDER_S)) - 1] * (0.5 + chance)
 
 
-def state_of(frame_age_s: float, stalled_s: float) -> State:
 def pitch_due(came: int, inferred: int, seconds: float, stride: int) -> bool:
     """Whether the pitch model looks at a frame, after so many frames that came, and were inferred, since its last one.
 
@@ -71,6 +71,7 @@ def pitch_due(came: int, inferred: int, seconds: float, stride: int) -> bool:
     return inferred >= stride or (came >= stride and inferred >= _OF_FRAMES and seconds >= LOOK_S)
 
 
+def state_of(frame_age_s: float, stalled_s: float) -> State:
     """Of a camera that is connected and has sent a frame."""
     return "live" if frame_age_s < stalled_s else "stalled"
 
@@ -107,9 +108,13 @@ class Camera:
         views: Views,
         *,
         places: CameraPlaces,
+        cas: Path,
         on_frame: Callable[[], None],
     ) -> None:
-        """`on_frame` is called on the event loop when a frame can be taken."""
+        """`cas`: file of the CAs that certificates are to be of.
+
+        `on_frame` is called on the event loop when a frame can be taken.
+        """
         self.number = number
         self.config = config
         self.shown = 0
@@ -119,6 +124,7 @@ class Camera:
         self.taken_at = 0.0
         """When a round last took a frame."""
         self._settings, self._metrics, self._places, self._views = settings, metrics, places, views
+        self._cas = cas
         self._on_frame = on_frame
         self._state: State = "connecting"
         self._since = time.time()
@@ -164,6 +170,7 @@ class Camera:
             url=config.shown_url,
             has_credentials=config.has_credentials,
             transport=self._transport,
+            verify=config.verify,
             enabled=config.enabled,
             loop=config.loop,
             skip=self._skip,
@@ -426,6 +433,7 @@ class Camera:
             peer=(address, port),
             sends_ahead=config.scheme in ("http", "https"),
             host=host,
+            trust=Trust(self._cas, host) if config.speaks_tls and config.verify else None,
             address_of=self._places.address_now,
         )
 
