@@ -20,7 +20,7 @@ from gateway.doctor.finding import Finding
 from gateway.errors import GatewayError, StartupError, UnknownCamera
 from gateway.history import History
 from gateway.inference.engine import Engine
-from gateway.live.cameras import Cameras, camera_places, cameras_of
+from gateway.live.cameras import Cameras, camera_cas, camera_places, cameras_of
 from gateway.live.config import CameraConfig
 from gateway.live.rounds import SLOTS as LIVE_SLOTS
 from gateway.live.routes import cameras_router
@@ -178,6 +178,7 @@ def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[Came
     if not has_console:
         raise StartupError("LIVE=true wants the console's port, where cameras are seen: set CONSOLE_PORT")
     camera_places(settings)
+    camera_cas(settings)
     configs = cameras_of(settings.cameras_file)
     most = settings.live_max_cameras
     if len(configs) > most:

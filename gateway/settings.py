@@ -209,6 +209,10 @@ class Settings(BaseSettings):
         description="Networks and host names that cameras may be at, with commas between. Empty: all but this machine, "
         "link-local and multicast addresses.",
     )
+    live_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CAs that sign rtsps:// and https:// cameras' certificates. Empty: public ones.",
+    )
     live_files_dir: Path | None = Field(None, description="Folder whose files may be cameras. Empty: none.")
     live_max_cameras: int = Field(16, ge=1, le=256, description="Cameras at once.")
     live_viewers: int = Field(64, ge=1, le=4096, description="Viewers at once, WebSockets and MJPEG together.")
@@ -255,7 +259,7 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_files_dir")
+    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_ca_file", "live_files_dir")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path else None
