@@ -91,6 +91,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 nvdec=nvdec,
                 keep_stills=console is not None,
                 keep_shirts=bool({"private", "predict"} & set(settings.protocol_names)),
+                look_for_lines="soccer" in settings.protocol_names,
                 hold_videos=Afterwards.wanted(settings),
             )
             challenges = app.state.challenges = Challenges(settings, metrics, engine, pipeline)
