@@ -34,10 +34,10 @@ imf, image sequences), what is a device, a picture or sound, and what nobody fil
 
 MOST_PIXELS: Final = 2**25
 """Of a picture, a little more than 8K: FFmpeg would take a gigabyte of memory and seconds a frame for larger ones."""
-_MOST_BYTES: Final = 96 * 2**20
-"""In one piece, which a picture of 8K takes with three bytes a pixel; a header may claim two thousand million frames,
+_MOST_BYTES: Final = 64 * 2**20
+"""In one piece: a plane of an 8K picture of ten bits a pixel. A header of 2 KB may claim two thousand million frames,
 and FFmpeg makes room for all at once, and counts them."""
-_MOST_STREAMS: Final = 100
+_MOST_STREAMS: Final = 24
 """Of a file, each of which may claim so much."""
 _OPTIONS: Final = {
     "format_whitelist": ",".join(FORMATS),
