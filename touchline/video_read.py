@@ -55,6 +55,8 @@ _HEAD_BYTES: Final = 4096
 _SEARCHED_BYTES: Final = 2**20
 """Of either end of a file, for the name of a codec that FFmpeg does not know."""
 _READ_BYTES: Final = 256 * 1024
+_FURTHEST: Final = 2**44
+"""Bytes of the largest file of ext4 (4 KB blocks)."""
 _ERRORS_IN_A_ROW: Final = 256
 """So often a demuxer may fail without a packet in between before the rest of the file is given up."""
 
@@ -116,7 +118,12 @@ class _Nameless:
     """Passes on what PyAV needs of a file, so that no name tells a format."""
 
     def __init__(self, file: VideoFile) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        # FFmpeg stays where it is when a file on a disk cannot go so far, and goes on there.
+        return -1 if offset > _FURTHEST else self._seek(offset, whence)
 
 
 def open_video(file: VideoFile) -> av.container.InputContainer:

@@ -242,6 +242,15 @@ def test_sound_that_begins_late_does_not_end_a_video(tmp_path: Path) -> None:
     assert numbers == list(range(250))
 
 
+def test_a_size_beyond_every_disk_does_not_end_a_header(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.asf", 12, codec="wmv2", muxing={})
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")) + 16  # of the header extension
+    data[at : at + 8] = (2**47).to_bytes(8, "little")
+    with open_video(io.BytesIO(bytes(data))) as container:
+        assert [read_number(frame.to_ndarray(format="rgb24")) for frame in frames(container)] == list(range(12))
+
+
 def test_what_has_no_turn_is_upright(tmp_path: Path) -> None:
     with open_video(io.BytesIO(make_video(tmp_path / "v.mp4", 1).read_bytes())) as container:
         assert turn(video_stream(container)) == 0
