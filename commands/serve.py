@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -25,13 +24,11 @@ from gateway.doctor.probes import Host
 from gateway.errors import StartupError
 from gateway.listening import bind
 from gateway.logs import log_to_stderr
+from gateway.memory import share_among_threads
 from gateway.protocol.edge import PatientProtocol
 from gateway.video.decoding_thread import end_what_stalls, left_behind
 
 _log = logging.getLogger(__name__)
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
-_PICTURE_BYTES: Final = 128 * 1024
-"""What is at least so large has pages of its own, and gives them back when it is freed."""
 GRACE_S: Final = 10
 """Time that challenges under way have to end by themselves when the gateway is told to stop."""
 REFUSED_ANYWAY: Final = ("hotkey", "saved nodes")
@@ -64,7 +61,7 @@ def command() -> None:
             if finding.level == "bad" and finding.about not in REFUSED_ANYWAY:
                 _log.error("%s", finding)
         if settings.live:
-            _give_memory_back()
+            share_among_threads()
         gateway = build_app(settings, findings)
     except StartupError as error:
         for one in sockets:
@@ -107,17 +104,6 @@ def _allow_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
-
-
-def _give_memory_back() -> None:
-    """Let all threads allocate from two arenas, and pictures from none: each connection of a camera is a thread, and
-    what its decoder frees is not the system's again where glibc put it among what stays. By itself it does that with
-    all pictures, once one was freed. Measured: 14 MiB more a connection, 0 with both.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, _PICTURE_BYTES)
 
 
 def _leave_decoders_behind(code: int) -> None:
