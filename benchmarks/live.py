@@ -224,7 +224,7 @@ def main() -> None:
     arguments_of = parser(__doc__, runs=1)
     arguments_of.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 4, 8])
     arguments_of.add_argument("--sizes", nargs="+", default=["640x360", "1280x720"])
-    arguments_of.add_argument("--seconds", type=float, default=12, help="measured, of each")
+    arguments_of.add_argument("--seconds", type=float, default=10, help="measured, of each")
     arguments_of.add_argument("--settle", type=float, default=3, help="before them")
     arguments_of.add_argument("--plot", type=Path, help="PNG to draw")
     arguments = arguments_of.parse_args()
@@ -242,12 +242,13 @@ def main() -> None:
                     with cameras_of(reel, count) as cameras:
                         measured = ours(stack, f"127.0.0.1:{port}", cameras, arguments)
                         rows.append({"size": size, "way": "touchline", **asdict(measured)})
+                        console.print(_line(rows[-1]))
                         triton, share = stack.triton.grpc_url, measured.pitch_share
                         alone = asyncio.run(engine_alone(triton, count, arguments.seconds / 2, share))
                         rows[-1]["engine_alone"] = alone
                         measured = in_turn(triton, cameras, share, arguments)
                         rows.append({"size": size, "way": "in turn", **asdict(measured)})
-                    console.print(rows[-2], rows[-1])
+                        console.print(_line(rows[-1]))
     report(console, table_of(rows), NOTES, {"rows": rows}, arguments)
     if arguments.plot:
         plot(rows, arguments.plot)
@@ -284,6 +285,14 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
             *((f"{round_ms:.0f}", f"{row['batch']:.1f}", f"{row['after_ms']:.1f}") if round_ms else ()),
         )
     return table
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Shown as soon as it is measured."""
+    rate, delay, p95 = row["inferred"], row["delay_ms"], row["delay_p95_ms"]
+    return (
+        f"{row['cameras']} x {row['size']}, {row['way']}: {rate:.1f} frames/s, delay {delay:.0f} ms, p95 {p95:.0f} ms"
+    )
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -121,7 +121,9 @@ def busy_for_s(work_s: float, ratios: Sequence[float], preparing_s: Sequence[flo
     `ratios` of what the last rounds took to what they were to take, `work_s` is this one's; `preparing_s`: of the last
     ones. An engine that waits is lost time; frames that wait are only so much older.
     """
-    return max(0.0, work_s * min(ratios, default=0.0) - max(preparing_s, default=0.0))
+    # Not the least: an engine that was ten times as fast a moment ago would make frames wait for whole rounds.
+    likely = sorted(ratios)[len(ratios) // 4] if ratios else 0.0
+    return max(0.0, work_s * likely - max(preparing_s, default=0.0))
 
 
 class Rounds:

@@ -18,6 +18,7 @@ import av
 import av.container
 import numpy as np
 
+from gateway.memory import give_back
 from gateway.video.certificate import untrusted, why_not_trusted
 from gateway.video.cutting import Connection
 from gateway.video.playlist import Reader, is_playlist
@@ -235,6 +236,7 @@ class Stream:
             failed = StreamFailed("broken", f"reading failed: {type(error).__name__}")
         self.ended = failed
         self._tell()
+        give_back()
 
     def _watch(self) -> None:
         place, reader = self._place, None

@@ -86,6 +86,7 @@ def test_frames_that_a_model_did_not_look_at_show_it_nothing() -> None:
 
 def test_the_next_round_is_prepared_just_in_time_and_rather_too_early() -> None:
     assert busy_for_s(0.1, [1.2, 1.0, 1.5], [0.01, 0.03]) == pytest.approx(0.07)
+    assert busy_for_s(0.1, [1.2, 0.1, 1.0, 1.5], []) == pytest.approx(0.1), "one that was quick by chance says nothing"
     assert busy_for_s(0.02, [1.0], [0.03]) == 0, "an engine that is quicker than preparing is not waited for"
     assert busy_for_s(0.1, [], []) == 0
 
