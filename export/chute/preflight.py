@@ -137,7 +137,7 @@ def agreements(
             continue
         mean, matched, lost, extra = agreement(own, other.frames)
         said = f"{mean:.4f} over {matched} boxes, {lost} missing, {extra} more"
-        yield Verdict(rule, mean >= AGREEMENT, said if mean >= AGREEMENT else f"{said}; another --precision or network")
+        yield Verdict(rule, mean >= AGREEMENT, said if mean >= AGREEMENT else f"{said}; another network")
 
 
 def engines() -> list[tuple[str, str]]:
