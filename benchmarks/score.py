@@ -227,8 +227,9 @@ def figures(score: Score) -> dict[str, Any]:
 
 
 def below(score: Score, line: str) -> float:
-    """Share of the frames that lose something by a line."""
-    return float(np.mean([getattr(frame, LINES[line]) < LOW for frame in score.frames]))
+    """Share of the frames looked at that lose something by a line."""
+    values = np.array([getattr(frame, LINES[line]) for frame in score.frames])
+    return float((values < LOW).sum() / max(1, np.isfinite(values).sum()))
 
 
 def add_costs(costs: Table, name: str, score: Score) -> None:

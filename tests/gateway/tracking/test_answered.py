@@ -22,7 +22,7 @@ def views(focal: float = 600.0, aim_cm: float = 3500.0) -> list[np.ndarray]:
 
 def in_sight(seen_by: list[np.ndarray] | None = None) -> np.ndarray:
     points = np.stack([project(view, KEYPOINTS_CM) for view in seen_by or views()])
-    inside = ((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2)
+    inside = np.asarray(((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2))
     return np.where(inside[..., None], points, 0.0)
 
 
