@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args()
     console = Console()
-    costs = Table("clip", "keypoints", title="points of 100 lost (frames below 0.9)", title_justify="left")
+    costs = Table("clip", title="points of 100 lost (frames below 0.9)", title_justify="left")
     ways = Table("clip", "keypoints answered", "score", "on lines", "found", "false", "a frame")
     numbers: dict[str, Any] = {}
     worst: dict[str, Worst] = {}
