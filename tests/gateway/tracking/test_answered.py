@@ -22,14 +22,16 @@ def views(focal: float = 600.0, aim_cm: float = 3500.0) -> list[np.ndarray]:
 
 def in_sight(seen_by: list[np.ndarray] | None = None) -> np.ndarray:
     points = np.stack([project(view, KEYPOINTS_CM) for view in seen_by or views()])
-    inside = np.asarray(((points > 0) & (points < (WIDTH, HEIGHT))).all(axis=2))
+    inside: np.ndarray = np.all((points > 0) & (points < (WIDTH, HEIGHT)), axis=2)
     return np.where(inside[..., None], points, 0.0)
 
 
 def lines(number: int, seen_by: list[np.ndarray] | None = None) -> np.ndarray:
     """The straight lines of the pitch that the camera sees, float32 [n, 4] in shares of the picture."""
     ends = project((seen_by or views())[number], np.array(LINES_CM).reshape(-1, 2)) / (WIDTH, HEIGHT)
-    return ends.reshape(-1, 4)[np.isfinite(ends.reshape(-1, 4)).all(axis=1)].astype(np.float32)
+    four: np.ndarray = np.asarray(ends).reshape(-1, 4)
+    seen: np.ndarray = four[np.isfinite(four).all(axis=1)].astype(np.float32)
+    return seen
 
 
 def tracked(observed: np.ndarray) -> Keypoints:
