@@ -17,12 +17,14 @@ import numpy.typing as npt
 
 from gateway.detections import Floats
 
-MEAN_DISTANCE: Final = 0.008
+MEAN_DISTANCE: Final = 0.010
 """From lines, of the answered keypoints of a frame, in shares of the picture."""
 FURTHEST: Final = 0.1
 """What lies further off counts as if it were so far."""
 LEAST: Final = 6
 """Keypoints that are answered however far off they lie: four define a homography, if they lie well."""
+HOPELESS: Final = 0.02
+"""Where even the LEAST nearest lie so far off on average, no choice earns anything: no lines are seen at all."""
 UNSEEN: Final = 0.01
 """Counts as so much further off: what the model did not see is in the dark, in a crowd or behind somebody."""
 SMOOTH_S: Final = 0.8
@@ -68,18 +70,21 @@ class OnLines:
         return np.asarray(mean)
 
 
-def worth_answering(distances: Points) -> Flags:
+def worth_answering(distances: Points, seen: Flags) -> Flags:
     """Bool [n, k]: which of the keypoints of n frames to answer, the nearest to lines first.
 
-    `distances` float64 [n, k] in shares of the picture, NaN for what is none.
+    `distances` float64 [n, k] in shares of the picture, NaN for what is not in sight; `seen` bool [n, k] by the model,
+    which are answered where no lines are.
     """
+    distances = distances + UNSEEN * ~seen
     order = np.argsort(distances, axis=1, kind="stable")  # NaN comes last
     ascending = np.take_along_axis(distances, order, axis=1)
-    ranks = np.arange(1, distances.shape[1] + 1)
-    chosen = (np.nancumsum(ascending, axis=1) <= MEAN_DISTANCE * ranks) | (ranks <= LEAST)
+    known = np.isfinite(ascending)
+    means = np.nancumsum(ascending, axis=1) / np.maximum(np.cumsum(known, axis=1), 1)
+    chosen = (means <= MEAN_DISTANCE) | (np.arange(distances.shape[1]) < LEAST)
     flags = np.empty(distances.shape, bool)
-    np.put_along_axis(flags, order, chosen & np.isfinite(ascending), axis=1)
-    return flags
+    np.put_along_axis(flags, order, chosen & known, axis=1)
+    return np.where(means[:, LEAST - 1, None] > HOPELESS, seen, flags)
 
 
 def _distances(places: Points, pieces: Floats) -> Points:

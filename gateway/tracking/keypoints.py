@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.detections import Floats
-from gateway.tracking.answered import UNSEEN, OnLines, worth_answering
+from gateway.tracking.answered import OnLines, worth_answering
 from gateway.tracking.camera_fit import turning_camera
 from gateway.tracking.camera_motion import LEAST_CURVATURE, NO_MOTION, CameraMotion, camera_motion, slopes_along
 from touchline.contract import KEYPOINT_COUNT
@@ -71,9 +71,8 @@ class Keypoints:
         if self.lines is None:
             return seen
         points = self._in_sight(every, seen)
-        unseen = UNSEEN * ~(seen != 0).any(axis=2)
-        distances = np.where((points != 0).any(axis=2), self.lines.at(every) + unseen, np.nan)
-        return np.where(worth_answering(distances)[..., None], points, 0.0)
+        distances = np.where((points != 0).any(axis=2), self.lines.at(every), np.nan)
+        return np.where(worth_answering(distances, (seen != 0).any(axis=2))[..., None], points, 0.0)
 
     def looked_at(self, lines: Mapping[int, Floats], fps: float) -> Keypoints:
         """The same, knowing the lines of some frames, by number: float32 [n, 4] in shares of the picture."""

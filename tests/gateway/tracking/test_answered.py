@@ -57,7 +57,7 @@ def test_where_nobody_looked_for_lines_all_that_is_seen_is_answered(points: Keyp
     assert points.looked_at({}, 25.0) is points
 
 
-@pytest.mark.parametrize(("focal", "aim_cm", "answered"), [(600.0, 3500.0, True), (1500.0, 1500.0, False)])
+@pytest.mark.parametrize(("focal", "aim_cm", "answered"), [(600.0, 3500.0, True), (2100.0, 1500.0, False)])
 def test_a_spot_is_answered_only_where_the_others_make_up_for_it(focal: float, aim_cm: float, answered: bool) -> None:
     close = views(focal, aim_cm)
     points = tracked(in_sight(close))
@@ -100,10 +100,19 @@ def test_any_frames_are_answered_as_they_are_among_all(points: Keypoints) -> Non
 
 
 def test_the_nearest_are_answered_as_long_as_their_mean_is_good() -> None:
-    near, far = np.full(7, MEAN_DISTANCE / 2), [5 * MEAN_DISTANCE, FURTHEST]
-    chosen = worth_answering(np.array([[*near, *far, np.nan], [*np.full(9, FURTHEST), np.nan]]))
-    assert chosen[0].tolist() == [True] * 7 + [False] * 3
-    assert chosen[1].tolist() == [True] * LEAST + [False] * (10 - LEAST)
+    distances = np.array([*np.full(7, MEAN_DISTANCE / 2), 5 * MEAN_DISTANCE, FURTHEST, np.nan])
+    seen_too = np.isfinite(distances)
+    assert worth_answering(distances[None], seen_too[None])[0].tolist() == [True] * 7 + [False] * 3
+    seen_too[0] = False  # what the model did not see comes after the others
+    assert worth_answering(distances[None], seen_too[None])[0].tolist() == [True] * 7 + [False] * 3
+    distances[1:7] = MEAN_DISTANCE
+    assert worth_answering(distances[None], seen_too[None])[0].tolist() == [False] + [True] * 6 + [False] * 3
+
+
+def test_where_no_lines_are_seen_all_that_the_model_sees_is_answered(points: Keypoints) -> None:
+    """Snow, or a pitch in the dark: a validator sees nothing either."""
+    nothing = dict.fromkeys((0, 20, 40), np.empty((0, 4), np.float32))
+    assert np.array_equal(points.looked_at(nothing, 25.0).answered(EVERY), points.at(EVERY))
 
 
 def test_looks_count_by_their_time_and_what_none_found_in_sight_is_believed() -> None:
