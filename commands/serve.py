@@ -21,6 +21,7 @@ from commands.terminal import CommandError, read_settings
 from gateway.app import build_app
 from gateway.doctor.examine import cheap, examine_now
 from gateway.doctor.probes import Host
+from gateway.doctor.settings_file import ABOUT
 from gateway.errors import StartupError
 from gateway.listening import bind
 from gateway.logs import log_to_stderr
@@ -60,6 +61,8 @@ def command() -> None:
         for finding in findings:
             if finding.level == "bad" and finding.about not in REFUSED_ANYWAY:
                 _log.error("%s", finding)
+            elif finding.level == "warning" and finding.about == ABOUT:
+                _log.warning("%s", finding)
         if settings.live:
             share_among_threads()
         gateway = build_app(settings, findings)

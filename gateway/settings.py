@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         # An empty value in .env means the default, as `NAME=` does in a shell script.
         env_ignore_empty=True,
         extra="ignore",
+        # A threshold or a time of nan or inf compares with nothing as anybody means it.
+        allow_inf_nan=False,
         frozen=True,
     )
 
@@ -79,7 +81,7 @@ class Settings(BaseSettings):
         "auto", description="auto: text on a terminal, else a JSON object a line."
     )
 
-    netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
+    netuid: int = Field(FINNEY_NETUID, ge=0, le=65535, description="Subnet: 44, or 261 on the test network.")
     subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
     subtensor_address: str | None = Field(None, description="Chain endpoint; set, it wins over SUBTENSOR_NETWORK.")
     wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="Folder that holds the wallets.")
@@ -262,7 +264,10 @@ class Settings(BaseSettings):
     @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_ca_file", "live_files_dir")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else None
+        try:
+            return path.expanduser() if path else None
+        except RuntimeError:  # a user without a home: that no file is there is said by whoever wants one
+            return path
 
     @field_validator("gpus")
     @classmethod

@@ -271,7 +271,3 @@ def _environment() -> dict[str, str]:
     """Without secrets, and with Touchline to be found from another folder."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def exit_status(verdicts: Sequence[Verdict]) -> int:
-    return int(any(verdict.kept is False for verdict in verdicts))

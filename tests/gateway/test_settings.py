@@ -104,3 +104,17 @@ def test_protocols_that_are_none_are_refused_with_those_there_are(value: str, mo
     monkeypatch.setenv("PROTOCOLS", value)
     with pytest.raises(ValidationError, match="soccer, predict, private"):
         Settings(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MIN_STAKE_THRESHOLD", "inf"), ("CHALLENGE_TIMEOUT_S", "inf"), ("CONFIDENCE", "nan"), ("NETUID", "-1")],
+)
+def test_numbers_that_mean_nothing_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError):
+        given(monkeypatch, name, value)
+
+
+def test_a_home_that_nobody_knows_is_left_for_whoever_looks_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = given(monkeypatch, "WALLET_PATH", "~nobody-of-this-name/wallets")
+    assert path == Path("~nobody-of-this-name/wallets")
