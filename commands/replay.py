@@ -325,16 +325,25 @@ def command(  # noqa: PLR0917
         check_file("--json", json_file)
     if out is not None:
         check_folder("--out", out)
+    for option, given in (("--settings", settings), ("--repository", repository)):
+        if twice := [str(path) for path in given or [] if (given or []).count(path) > 1]:
+            raise CommandError(f"{option} names {twice[0]} twice; name each once")
+    for folder_of_models in repository or []:
+        if not any(folder_of_models.glob("*/config.pbtxt")):
+            raise CommandError(f"--repository {folder_of_models} holds no model; name what `touchline export` wrote to")
     chosen = variants(settings or [], repository or [], unhurried=unhurried)
     try:
         challenges = kept_challenges(folder)[-last:]
-        kept: dict[str, Replayed] = {}
-        watched: dict[str, Watched] = {}
-        for challenge in challenges:
-            with progress_bar(aside, f"looking at {challenge.name[:40]}") as advance:
-                watched[challenge.name], kept[challenge.name] = as_kept(challenge, every, advance)
-    except (NotKept, RenderError) as error:
+    except NotKept as error:
         raise CommandError(str(error)) from error
+    kept: dict[str, Replayed] = {}
+    watched: dict[str, Watched] = {}
+    for challenge in challenges:
+        with progress_bar(aside, f"looking at {challenge.name[:40]}") as advance:
+            try:
+                watched[challenge.name], kept[challenge.name] = as_kept(challenge, every, advance)
+            except RenderError as error:
+                raise CommandError(f"{challenge.video.parent}: {error} Or remove that folder.") from error
     results = {}
     for number, variant in enumerate(chosen, start=1):
         place = out / f"{number}-{re.sub(r'[^A-Za-z0-9.]+', '-', variant.name)}" if out else None

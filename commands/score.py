@@ -15,6 +15,7 @@ from rich.table import Table
 from commands.terminal import CommandError, aside, check_file, check_folder, screen
 from gateway.settings import FASTEST_S
 from local.progress import progress_bar, spinner
+from touchline.answer import processing_time
 from touchline.atomic_file import replacing
 from touchline.render import RenderError, read_response, render_contact_sheet
 from touchline.score import ENOUGH_FITTED, MIN_FRAMES, QUALITY_WEIGHT, SPEED_WEIGHT, FrameScore, Score
@@ -32,6 +33,9 @@ _MEANING: Final = {
     "scale": "half of a factor: keypoints as far apart as objects",
     "frames with homography": f"the other half: {ENOUGH_FITTED:.0%} of the frames are enough",
 }
+
+
+NO_TIME: Final = "the answer has no processing_time, so it counts as if it took none: give --seconds"
 
 
 def table(score: Score) -> Table:
@@ -122,6 +126,8 @@ def command(  # noqa: PLR0917
         with progress_bar(aside, "looking") as advance:
             score = score_video(video, response, every=every, seconds=seconds, fastest_s=fastest, progress=advance)
         print_score(screen, score)
+        if seconds is None and processing_time(response) is None:
+            screen.print(NO_TIME, highlight=False)
         if json_file is not None:
             numbers = {**asdict(score), "quality": score.quality, "total": score.total}
             with replacing(json_file) as part:

@@ -39,7 +39,7 @@ class Scene:
         return cls(
             number,
             first,
-            answer.keypoints.at(np.arange(first, number + 1)).astype(np.float32),
+            answer.keypoints.answered(np.arange(first, number + 1)).astype(np.float32),
             rows.frame_numbers.astype(np.int32),
             rows.ids.astype(np.int32),
             rows.classes.astype(np.int8),

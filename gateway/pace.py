@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.settings import CHALLENGE_TIMEOUT_S, FASTEST_S, QUALITY_FLOOR, Settings
 from gateway.stride_quality import MEASURED_FPS, PEOPLE_FOUND
-from touchline.score import QUALITY_WEIGHT, SLOWEST_S, SPEED_DECAY, SPEED_WEIGHT
+from touchline.score import SLOWEST_S, final_score, speed_without_end
 
 MARGIN = 0.01
 """What is kept above QUALITY_FLOOR: clips differ, and a machine that slows down on the way makes the stride grow."""
@@ -38,8 +38,9 @@ LAST = 5
 """Inferred frames, for which no stride changes any more unless the answer would be late."""
 STEP = 0.25
 """Share of itself by which a stride changes at once."""
-LEARNING_SHARE = 0.04
-"""Of the budget: what was seen so long ago counts about a third."""
+LEARNING_SHARE = 0.2
+"""Of the budget: what was seen so long ago counts about a third. Other work comes in bursts, which are not the machine:
+with a fifth of this two of eight answers beside two busy processes were given up as late, for nothing."""
 SLOWNESS_RANGE = (0.1, 100.0)
 AT_ONCE = 5.0
 """How many times slower an engine is believed to have become at once: one that is restarted is only away."""
@@ -123,9 +124,11 @@ def pitch_stride(stride: int, aim: Aim, fps: float) -> int:
 
 
 def score(quality: float, seconds: float, fastest_s: float = FASTEST_S) -> float:
-    """A validator's score of an answer: quality from 0 to 1, and seconds from request to answer."""
-    late = max(0.0, seconds - fastest_s) / (SLOWEST_S - fastest_s)
-    return QUALITY_WEIGHT * quality + SPEED_WEIGHT * math.exp(-SPEED_DECAY * late)
+    """A validator's score of an answer: quality from 0 to 1, and seconds from request to answer.
+
+    Later than SLOWEST_S it goes on falling, where a validator gives 0: of two late answers the earlier is better.
+    """
+    return final_score(quality, speed_without_end(seconds, fastest_s))
 
 
 def expected_quality(stride: float, fps: float) -> float:

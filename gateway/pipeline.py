@@ -18,6 +18,7 @@ import httpx
 from gateway.detections import Detections, Floats
 from gateway.errors import ChallengeTimedOut, GatewayError, InferenceUnavailable
 from gateway.inference.engine import Engine, Share
+from gateway.inference.outputs import Sight
 from gateway.inference.slots import Slot
 from gateway.metrics import Metrics
 from gateway.pace import (
@@ -39,6 +40,7 @@ from gateway.video.decode import Decoder, FilledSlot, VideoInfo
 from gateway.video.decoding_thread import DecodingThread
 from gateway.video.download import download
 from gateway.video.growing_file import GrowingFile, HeldFile
+from gateway.video.painted import PaintedLines
 from gateway.video.shirts import Shirts
 from gateway.video.stills import Stills
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
@@ -155,10 +157,11 @@ class Pipeline:
         nvdec: bool,
         keep_stills: bool,
         keep_shirts: bool = False,
+        look_for_lines: bool = False,
         hold_videos: bool = False,
     ) -> None:
         """`keep_stills`: somebody will look at a few frames of each answer; `keep_shirts`: will ask for the teams;
-        `hold_videos`: will look at the video.
+        `look_for_lines`: will answer the keypoints that lie on lines; `hold_videos`: will look at the video.
         """
         self.settings = settings
         self.metrics = metrics
@@ -166,6 +169,7 @@ class Pipeline:
         self.client = client
         self.keep_stills = keep_stills
         self.keep_shirts = keep_shirts
+        self.look_for_lines = look_for_lines
         self.hold_videos = hold_videos
         self.aim = Aim.of(settings)
         self.under_way = 0
@@ -289,6 +293,7 @@ class _Run:
         """Engine time at warm-up's costs of the slots in Triton, and how long Triton was busy at the last reply."""
         self._stills: Stills | None = None
         self._shirts = Shirts() if pipeline.keep_shirts else None
+        self._painted: PaintedLines | None = None
         # In frame order, whatever the order of the replies. Bounded by the share of slots.
         self._inferences = asyncio.Queue[asyncio.Task[_InferredSlot] | None]()
 
@@ -300,6 +305,7 @@ class _Run:
             info = await self._decoding.run(self._decoder.open)
             self._times.decode_s = time.perf_counter() - begun
             self._stills = Stills(info) if self._pipeline.keep_stills else None
+            self._painted = PaintedLines(info.fps) if self._pipeline.look_for_lines else None
             pace = self._pipeline.pace(info.fps, self._aim)
             pace.start(self._left(info))
             tracking = tasks.create_task(self._track(info, pace.planned))
@@ -364,11 +370,11 @@ class _Run:
 
     async def _infer(self, slot: Slot, filled: FilledSlot, info: VideoInfo, pace: Pace) -> _InferredSlot:
         count = len(filled.frame_numbers)
-        # So long a Triton that was lost may take to come back.
-        until = self._started + self._aim.budget_s
-        with self._inferring:
-            sight = await self._pipeline.engine.look(slot, count, filled.pitch_count, until=until)
-            busy_s = self._inferring.so_far_s
+        async with asyncio.TaskGroup() as meanwhile:
+            # In a group: the slot is not given back while anybody reads it.
+            meanwhile.create_task(self._look_for_lines(slot, filled, info))
+            seen = meanwhile.create_task(self._see(slot, count, filled.pitch_count))
+        sight, busy_s = seen.result()
         self._pending_s -= pace.work_s(count, filled.pitch_count)
         if self._times.first_frame_s:  # the first one may have woken the engine up
             pace.replied(
@@ -387,6 +393,18 @@ class _Run:
             sight.keypoints(info.letterbox, min_confidence=self._settings.keypoint_confidence),
         )
 
+    async def _see(self, slot: Slot, count: int, pitch_count: int) -> tuple[Sight, float]:
+        """What the models say of a slot, and how long Triton has been busy then."""
+        # So long a Triton that was lost may take to come back.
+        until = self._started + self._aim.budget_s
+        with self._inferring:
+            sight = await self._pipeline.engine.look(slot, count, pitch_count, until=until)
+            return sight, self._inferring.so_far_s
+
+    async def _look_for_lines(self, slot: Slot, filled: FilledSlot, info: VideoInfo) -> None:
+        if self._painted is not None and (due := self._painted.due(filled.frame_numbers)):
+            await self._pipeline.in_thread(self._painted.look, slot.frames, filled.frame_numbers, due, info.letterbox)
+
     async def _track(self, info: VideoInfo, stride: int) -> tuple[Tracks, Keypoints]:
         """Take the inferred slots in order."""
         tracker = Tracker(
@@ -401,6 +419,8 @@ class _Run:
             self._times.track_s += await self._pipeline.in_thread(_update, tracker, keypoints, await inference)
         begun = time.perf_counter()
         points = await self._pipeline.in_thread(keypoints.finish, info.letterbox.source_size)
+        if self._painted is not None:
+            points = points.looked_at(self._painted.seen, info.fps)
         tracks = await self._pipeline.in_thread(tracker.finish, points)
         self._times.track_s += time.perf_counter() - begun
         return tracks, points

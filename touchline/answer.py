@@ -56,9 +56,11 @@ def parse_answer(response: object) -> dict[int, FrameAnswer]:
 
 
 def processing_time(response: Mapping[str, object]) -> float | None:
-    """Seconds that the miner says it took, None where it does not say."""
+    """Seconds that the miner says it took, None where it says nothing that could be one."""
     seconds = response.get("processing_time")
-    return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return float(seconds) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _parse_frame(frame: object, position: int) -> FrameAnswer:

@@ -45,19 +45,44 @@ def look(picture: Picture) -> Sight:
 def pitch_segments(picture: Picture) -> npt.NDArray[np.float64]:
     """Straight pieces of what is brighter than its surroundings on grass: float64 [n, 4], in pixels."""
     height, width = picture.shape[:2]
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    grass = cv2.morphologyEx(grass_mask(picture), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    bright = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_RECT, (31, 31)))
-    white = cv2.bitwise_and(cv2.threshold(bright, 30, 255, cv2.THRESH_BINARY)[1], grass)
-    edges = cv2.Canny(cv2.GaussianBlur(white, (5, 5), 0), 30, 100)
-    segments = _segments(cv2.HoughLinesP(edges, 1, np.pi / 360, 30, minLineLength=10, maxLineGap=15))
-    # All of a piece lies on grass, at 30 points that are cut to whole pixels.
-    along = np.linspace(0, 1, _SAMPLES)[:, None, None]
-    points = (segments[:, :2] + along * (segments[:, 2:] - segments[:, :2])).astype(int)
-    segments = segments[(grass[points[..., 1], points[..., 0]] > 0).all(axis=0)]
+    grass = grass_mask(picture)
+    segments = _on_grass(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), grass, scale=1.0, blur=5, votes=30)
     middles = (segments[:, :2] + segments[:, 2:]) // 2
     inner = (middles >= _BORDER_PX) & (middles < (width - _BORDER_PX, height - _BORDER_PX))
     return _without_crowds(segments[inner.all(axis=1)]).astype(np.float64)
+
+
+def segments_of_scaled(frame: Picture, scale: float) -> npt.NDArray[np.float32]:
+    """About the same in an RGB frame, uint8 [height, width, 3], that is `scale` times as large as the picture.
+
+    float32 [n, 4] in shares of width and height. Lines are thinner here, so they are blurred less; and what is barely
+    seen here may not be seen there, so they have to be longer.
+    """
+    height, width = frame.shape[:2]
+    hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
+    grass = np.asarray(cv2.inRange(hsv, *map(np.array, _GRASS)), np.uint8)
+    segments = _on_grass(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), grass, scale=scale, blur=3, votes=35)
+    return np.asarray(segments / np.array([width, height, width, height]), np.float32)
+
+
+def _on_grass(
+    grey: npt.NDArray[np.uint8], grass: npt.NDArray[np.uint8], *, scale: float, blur: int, votes: int
+) -> npt.NDArray[np.int64]:
+    """int64 [n, 4] in pixels, of a picture that is `scale` times as large as the validator's."""
+    opening, hat = max(2, round(5 * scale)), round(31 * scale) | 1
+    grass = np.asarray(cv2.morphologyEx(grass, cv2.MORPH_OPEN, np.ones((opening, opening), np.uint8)), np.uint8)
+    bright = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_RECT, (hat, hat)))
+    white = cv2.bitwise_and(cv2.threshold(bright, 30, 255, cv2.THRESH_BINARY)[1], grass)
+    edges = cv2.Canny(cv2.GaussianBlur(white, (blur, blur), 0), 30, 100)
+    segments = _segments(
+        cv2.HoughLinesP(
+            edges, 1, np.pi / 360, max(5, round(votes * scale)), minLineLength=10 * scale, maxLineGap=15 * scale
+        )
+    )
+    # All of a piece lies on grass, at 30 points that are cut to whole pixels.
+    along = np.linspace(0, 1, _SAMPLES)[:, None, None]
+    points = (segments[:, :2] + along * (segments[:, 2:] - segments[:, :2])).astype(int)
+    return np.asarray(segments[(grass[points[..., 1], points[..., 0]] > 0).all(axis=0)], np.int64)
 
 
 def pitch_score(picture: Picture) -> float:

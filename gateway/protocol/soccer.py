@@ -193,7 +193,7 @@ def response_json(challenge_id: int | str, answer: Answer, processing_s: float) 
 
 def _frames_json(answer: Answer, first: int, stop: int) -> bytes:
     """The entries of the frames `first` to `stop` - 1, with commas between."""
-    keypoints = np.round(answer.keypoints.at(np.arange(first, stop)), 2)
+    keypoints = np.round(answer.keypoints.answered(np.arange(first, stop)), 2)
     rows = answer.tracks.rows(first, stop)
     boxes = np.round(rows.xyxy, 2).tolist()
     objects = [

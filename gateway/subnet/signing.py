@@ -80,12 +80,16 @@ def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> Iterator[byte
 
 def parsed_again(body: bytes) -> Any | None:
     """A body to be spelled anew, parsed; None where it is too large for that, or no JSON."""
-    if len(body) > LONGEST_RESPELLED or sum(map(body.count, _SEPARATORS)) > MOST_VALUES:
+    if len(body) > LONGEST_RESPELLED or not few_values(body):
         return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def few_values(body: bytes | bytearray) -> bool:
+    return sum(map(body.count, _SEPARATORS)) <= MOST_VALUES
 
 
 def key_message(nonce: str, miner_hotkey: str, uuid: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.detections import Floats
+from gateway.tracking.answered import OnLines, worth_answering
 from gateway.tracking.camera_fit import turning_camera
 from gateway.tracking.camera_motion import LEAST_CURVATURE, NO_MOTION, CameraMotion, camera_motion, slopes_along
 from touchline.contract import KEYPOINT_COUNT
@@ -57,6 +59,36 @@ class Keypoints:
     """The same of the frames that one standing camera explains."""
     ground: Points
     """float64 [32, 2]: where the keypoints lie on the ground, in cm."""
+    lines: OnLines | None = None
+    """How far from painted lines they lie; None where nobody looked."""
+
+    def answered(self, every: npt.NDArray[np.integer]) -> Points:
+        """What a validator is told of the frames `every`, int [m]: float64 [m, 32, 2], (0, 0) where nothing.
+
+        Of what is in sight, seen by the model or placed by the standing camera, that which lies on lines.
+        """
+        seen = self.at(every)
+        if self.lines is None:
+            return seen
+        points = self._in_sight(every, seen)
+        distances = np.where((points != 0).any(axis=2), self.lines.at(every), np.nan)
+        return np.where(worth_answering(distances, (seen != 0).any(axis=2))[..., None], points, 0.0)
+
+    def looked_at(self, lines: Mapping[int, Floats], fps: float) -> Keypoints:
+        """The same, knowing the lines of some frames, by number: float32 [n, 4] in shares of the picture."""
+        if not lines or not len(self.times):
+            return self
+        ordered = dict(sorted(lines.items()))
+        numbers = np.array(list(ordered))
+        points = self._in_sight(numbers, self.at(numbers))
+        return replace(self, lines=OnLines.of(ordered, points, self.size, fps))
+
+    def _in_sight(self, every: npt.NDArray[np.integer], seen: Points) -> Points:
+        """Where the standing camera puts keypoints into the picture, float64 [m, 32, 2], else what is `seen`."""
+        placed = project(self.standing.at(every), self.ground)
+        known = np.isfinite(placed)
+        inside = ((placed > 0) & (placed < np.array(self.size))).all(axis=2, keepdims=True)
+        return np.where(known, np.where(inside, placed, 0.0), seen)
 
     def at(self, every: npt.NDArray[np.integer]) -> Points:
         """Of the frames with the numbers `every`, int [m]: float64 [m, 32, 2], (0, 0) where not seen or not in sight.

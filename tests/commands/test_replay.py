@@ -94,6 +94,9 @@ def test_deliberately_worse_weights_are_said_to_be_worse(
         ([".", "--settings", "wrong.env"], "FRAME_STRIDE 'many'"),
         ([".", "--settings", "empty.env"], "names no setting"),
         ([".", "--repository", "nowhere"], "nowhere"),
+        ([".", "--repository", "broken"], "--repository broken holds no model"),
+        ([".", "--settings", "good.env", "good.env"], "names good.env twice"),
+        (["broken"], "broken/one: cannot read the video"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -101,6 +104,11 @@ def test_what_is_wrong_is_told_in_one_line(
 ) -> None:
     (tmp_path / "wrong.env").write_text("FRAME_STRIDE=many\n")
     (tmp_path / "empty.env").write_text("# nothing\n")
+    (tmp_path / "good.env").write_text("FRAME_STRIDE=2\n")
+    one = tmp_path / "broken" / "one"
+    one.mkdir(parents=True)
+    (one / "video.mp4").write_text("no video")
+    (one / "answer.json").write_text("{}")
     said = touchline("replay", *arguments, cwd=tmp_path)
     assert said.returncode != 0
     assert told in said.stderr

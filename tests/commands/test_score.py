@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from commands.score import line
 from tests.support.commands import Touchline, process
 from tests.support.pictures import read_picture
 from tests.touchline.made_scene import answer_to, grass_video, truths
+from touchline.answer import processing_time
 from touchline.score_video import score_video
 
 FRAMES = 6
@@ -38,6 +40,11 @@ def test_an_answer_is_scored_line_by_line_with_the_frames_that_cost_the_most(cli
     # Bare grass has no lines, and without keypoints on lines there are no points for keypoints.
     assert numbers["keypoints"] == 0
     assert read_picture(tmp_path / "pictures" / "costliest.png").shape[1] > 1000
+
+
+@pytest.mark.parametrize("said", [None, -5, True, "soon", math.inf])
+def test_an_answer_that_does_not_say_how_long_it_took_is_not_taken_for_the_fastest_silently(said: object) -> None:
+    assert processing_time({"processing_time": said}) is None
 
 
 def test_some_of_the_pictures_are_enough_for_one_line(clip: Path) -> None:
