@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo doctor test coverage test-export test-export-all lint audit triton-env requirements clean python
+.PHONY: help demo doctor test test-export test-export-all lint audit triton-env requirements clean python
 SHELL := /bin/bash
 UV := 0.13.9
 
@@ -25,16 +25,13 @@ WORKERS := -n 3 --dist worksteal
 EXPORT_WORKERS := -n 2 --dist loadfile
 
 test: .venv/.ready .venv-triton/.ready ## all tests that need no torch, one end-to-end run with a real Triton included
-	$(BIN)/python -m pytest $(WORKERS) -m "not export"
+	$(BIN)/python -m pytest $(WORKERS) -m "not export" --cov --cov-report=term:skip-covered
 
 test-export: .venv-export/.ready .venv-triton/.ready ## the export tests, which compare with Ultralytics (torch)
 	.venv-export/bin/python -m pytest $(EXPORT_WORKERS) -m "not every_graph" tests/export tests/training
 
 test-export-all: .venv-export/.ready .venv-triton/.ready ## the same, and every network family, size and precision through NVIDIA's builder
 	.venv-export/bin/python -m pytest $(EXPORT_WORKERS) tests/export tests/training
-
-coverage: .venv/.ready .venv-triton/.ready ## make test, with a report of what it does not reach
-	$(BIN)/python -m pytest $(WORKERS) -m "not export" --cov --cov-report=term:skip-covered
 
 lint: .venv/.ready ## ruff, mypy, and the floors: nothing imports upwards
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +29,8 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from benchmarks.common import cpu_seconds, demo_clip, parser, report, scratch, take_cores
-from benchmarks.live_in_turn import watch_in_turn
-from gateway.inference.engine import Engine
+from benchmarks.live_in_turn import Looker, watch_in_turn
 from gateway.live.message import PROTOCOL
-from gateway.metrics import Metrics
-from gateway.settings import Settings
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
 from local.triton import free_ports
@@ -45,6 +42,7 @@ _STRIP: Final = 20
 """Of the height, the part of the strip with the number."""
 _AFTER: Final = ("track", "draw", "encode", "send")
 """What comes after the engine."""
+_STAGES: Final = ("decode", "wait", "scale", "infer", *_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,10 @@ class Watched:
     """Frames a round."""
     after_ms: float = 0.0
     """Time of tracking, drawing, compressing and sending, a round."""
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    """Of a round, by stage, all its frames together."""
+    pitch_share: float = 0.0
+    """Of the frames, those that the pitch model looked at too."""
 
 
 def film(video: Path, size: tuple[int, int]) -> Film:
@@ -154,54 +156,45 @@ def ours(stack: LocalStack, place: str, cameras: Sequence[RtspCamera], arguments
         spent["cpu_s"] / spent["at_s"],
         1000 * spent["at_s"] / rounds,
         spent["frames"] / rounds,
-        1000 * spent["after_s"] / rounds,
+        1000 * sum(spent[stage] for stage in _AFTER) / rounds,
+        {stage: 1000 * spent[stage] / rounds for stage in _STAGES},
+        spent["pitch"] / max(1.0, spent["player"]),
     )
 
 
 def _readings(stack: LocalStack) -> dict[str, float]:
-    """Sums so far."""
+    """Sums so far, and the frames that each model has seen by its name."""
     read = partial(scraped, stack.gateway.metrics_url)
-    after = read("touchline_live_stage_seconds_sum")
+    stages = read("touchline_live_stage_seconds_sum")
+    looked = {one.labels["model"]: one.value for one in scraped(stack.triton.metrics_url, "nv_inference_count")}
     return {
+        **looked,
         "at_s": time.monotonic(),
         "cpu_s": cpu_seconds(stack.gateway.pid or 0),
         "rounds": sum(one.value for one in read("touchline_live_batch_frames_count")),
         "frames": sum(one.value for one in read("touchline_live_batch_frames_sum")),
-        "after_s": sum(one.value for one in after if one.labels["stage"] in _AFTER),
+        **{stage: sum(one.value for one in stages if one.labels["stage"] == stage) for stage in _STAGES},
     }
 
 
 async def engine_alone(grpc_url: str, batch: int, seconds: float, pitch_share: float) -> float:
     """Frames a second of one batch after the other, of which so many are for the pitch model too."""
-    settings = Settings(_env_file=None, triton_urls=grpc_url, device="cpu")
-    engine = Engine(settings, Metrics(), slots=1)
-    watching = asyncio.create_task(engine.watch_forever())
-    try:
-        while not engine.ready:  # noqa: ASYNC110  it tells nobody
-            await asyncio.sleep(0.05)
-        with engine.share(1) as share:
-            slot = await share.acquire()
-            begun, frames, owed = time.perf_counter(), 0, 0.0
-            while time.perf_counter() - begun < seconds:
-                owed += batch * pitch_share
-                await engine.look(slot, batch, int(owed))
-                owed -= int(owed)
-                frames += batch
-            rate = frames / (time.perf_counter() - begun)
-            share.release(slot)
-            return rate
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await engine.close()
+    async with Looker(grpc_url, batch) as looker:
+        await looker.look(batch, pitch_share)
+        begun, frames = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            await looker.look(batch, pitch_share)
+            frames += batch
+        return frames / (time.perf_counter() - begun)
 
 
-def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], arguments: Any) -> Watched:
+def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], pitch_share: float, arguments: Any) -> Watched:
     """The scheme that does one thing after the other, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     urls = [camera.url for camera in cameras]
-    process = context.Process(target=watch_in_turn, args=(there, grpc_url, urls, arguments.settle + arguments.seconds))
+    given = there, grpc_url, urls, arguments.settle + arguments.seconds, pitch_share
+    process = context.Process(target=watch_in_turn, args=given)
     process.start()
     there.close()
     delays, frames, begun, cpu, spent = [], 0, 0.0, 0.0, 0.0
@@ -231,8 +224,8 @@ def main() -> None:
     arguments_of = parser(__doc__, runs=1)
     arguments_of.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 4, 8])
     arguments_of.add_argument("--sizes", nargs="+", default=["640x360", "1280x720"])
-    arguments_of.add_argument("--seconds", type=float, default=15, help="measured, of each")
-    arguments_of.add_argument("--settle", type=float, default=5, help="before them")
+    arguments_of.add_argument("--seconds", type=float, default=10, help="measured, of each")
+    arguments_of.add_argument("--settle", type=float, default=3, help="before them")
     arguments_of.add_argument("--plot", type=Path, help="PNG to draw")
     arguments = arguments_of.parse_args()
     console = Console(width=160)
@@ -249,13 +242,13 @@ def main() -> None:
                     with cameras_of(reel, count) as cameras:
                         measured = ours(stack, f"127.0.0.1:{port}", cameras, arguments)
                         rows.append({"size": size, "way": "touchline", **asdict(measured)})
-                        # Per camera the pitch is looked for every 10th frame that comes.
-                        share = min(1.0, 25 / 10 * count / measured.inferred)
-                        alone = asyncio.run(engine_alone(stack.triton.grpc_url, count, arguments.seconds / 2, share))
+                        console.print(_line(rows[-1]))
+                        triton, share = stack.triton.grpc_url, measured.pitch_share
+                        alone = asyncio.run(engine_alone(triton, count, arguments.seconds / 2, share))
                         rows[-1]["engine_alone"] = alone
-                        measured = in_turn(stack.triton.grpc_url, cameras, arguments)
+                        measured = in_turn(triton, cameras, share, arguments)
                         rows.append({"size": size, "way": "in turn", **asdict(measured)})
-                    console.print(rows[-2], rows[-1])
+                        console.print(_line(rows[-1]))
     report(console, table_of(rows), NOTES, {"rows": rows}, arguments)
     if arguments.plot:
         plot(rows, arguments.plot)
@@ -263,29 +256,43 @@ def main() -> None:
 
 NOTES: Final = (
     "in turn: 4 frames of each camera, every 3rd of them, then inference, tracking, JPEG and JSON one after the other",
-    "delay: from a camera's sending of a frame until a viewer has its JPEG; cameras and viewer take part of the cores",
+    "engine alone: batches of a frame of each camera, nothing beside them; pitch: of the frames, those that the pitch "
+    "model sees too, in all three ways",
+    "delay: from a camera's sending of a frame until a viewer has its JPEG; after: tracking, drawing, JPEG and sending "
+    "of a round; cameras and viewer take part of the cores",
 )
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        *("cameras", "way", "frames/s", "a camera", "engine alone", "shown/s"),
-        *("delay ms", "p95", "cores", "round ms", "frames a round", "after ms"),
+        *("cameras", "way", "frames/s", "a camera", "engine alone", "pitch %", "shown/s"),
+        *("delay ms", "p95", "two rounds + 100", "cores", "round ms", "frames a round", "after ms"),
     )
     for row in rows:
+        alone, round_ms = row.get("engine_alone"), row["round_ms"]
         table.add_row(
             f"{row['cameras']} x {row['size']}",
             row["way"],
             f"{row['inferred']:.1f}",
             f"{row['inferred'] / row['cameras']:.1f}",
-            f"{row['engine_alone']:.1f}" if "engine_alone" in row else "",
+            f"{alone:.1f} ({100 * row['inferred'] / alone:.0f} %)" if alone else "",
+            f"{100 * row['pitch_share']:.0f}" if alone else "",
             f"{row['shown']:.1f}",
             f"{row['delay_ms']:.0f}",
             f"{row['delay_p95_ms']:.0f}",
+            f"{2 * round_ms + 100:.0f}" if round_ms else "",
             f"{row['cpu']:.2f}",
-            *((f"{row['round_ms']:.0f}", f"{row['batch']:.1f}", f"{row['after_ms']:.1f}") if row["round_ms"] else ()),
+            *((f"{round_ms:.0f}", f"{row['batch']:.1f}", f"{row['after_ms']:.1f}") if round_ms else ()),
         )
     return table
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Shown as soon as it is measured."""
+    rate, delay, p95 = row["inferred"], row["delay_ms"], row["delay_p95_ms"]
+    return (
+        f"{row['cameras']} x {row['size']}, {row['way']}: {rate:.1f} frames/s, delay {delay:.0f} ms, p95 {p95:.0f} ms"
+    )
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -303,6 +310,11 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 axes.plot(counts, [row[value] for row in chosen], style, color=colour, label=f"{way}, {size}")
                 if value == "delay_ms":
                     axes.plot(counts, [row["delay_p95_ms"] for row in chosen], ":", color=colour, alpha=0.6)
+        if value == "inferred":
+            for size, marker in zip(dict.fromkeys(row["size"] for row in rows), ("x", "+"), strict=False):
+                chosen = [row for row in rows if row["size"] == size and "engine_alone" in row]
+                counts, alone = [row["cameras"] for row in chosen], [row["engine_alone"] for row in chosen]
+                axes.plot(counts, alone, marker, color="black", label=f"engine alone, as for {size}")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -17,19 +17,22 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Final
 
 import av
 import cv2
 import numpy as np
 
-from gateway.inference.engine import Engine
-from gateway.metrics import Metrics
+from gateway.detections import Floats
+from gateway.inference.outputs import detections_from_rows
+from gateway.inference.slots import SlotPool
+from gateway.inference.triton import Triton
 from gateway.settings import Settings
 from gateway.tracking.live import LiveTracker
 from gateway.video.scale import Scaler
 from touchline.answer import FrameAnswer
-from touchline.contract import KEYPOINT_COUNT, Letterbox
+from touchline.contract import KEYPOINT_COUNT, PITCH_MODEL, PLAYER_MODEL, Letterbox
 from touchline.drawing import draw_objects
 from touchline.video_live import StreamFailed, open_stream
 
@@ -39,9 +42,12 @@ _QUALITY: Final = 75
 _WIDTH: Final = 640
 
 
-def watch_in_turn(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float) -> None:
-    """Send (camera, time.monotonic(), JPEG) of every frame, for so long after the first ones; then close."""
-    asyncio.run(_watch(to, grpc_url, urls, seconds))
+def watch_in_turn(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float) -> None:
+    """Send (camera, time.monotonic(), JPEG) of every frame, for so long after the first ones; then close.
+
+    `pitch_share` of the frames is seen by the pitch model too.
+    """
+    asyncio.run(_watch(to, grpc_url, urls, seconds, pitch_share))
     to.close()
 
 
@@ -69,31 +75,59 @@ class _Reader(threading.Thread):
                         self.frames.put(frame)
 
 
-async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float) -> None:
-    settings = Settings(_env_file=None, triton_urls=grpc_url, device="cpu", batch_size=FRAMES_OF_EACH * len(urls))
-    engine = Engine(settings, Metrics(), slots=1)
-    watching = asyncio.create_task(engine.watch_forever())
+class Looker:
+    """A slot and both models, one batch after the other."""
+
+    def __init__(self, grpc_url: str, batch: int) -> None:
+        self._triton = Triton(grpc_url, shared_memory="system", timeout_s=60)
+        self._batch = batch
+        self._owed = 0.0
+
+    async def look(self, count: int, pitch_share: float) -> Floats:
+        """Player rows float32 [count, K, 6] of the slot's first frames, of which the pitch model sees a share too.
+
+        What is less than a frame of its share is seen later.
+        """
+        self._owed += count * pitch_share
+        pitch_count = min(count, int(self._owed))
+        self._owed -= pitch_count
+        asked = (PLAYER_MODEL, count), (PITCH_MODEL, pitch_count)
+        rows, _ = await asyncio.gather(*(self._triton.infer(model, self.slot, seen) for model, seen in asked))
+        return rows
+
+    async def __aenter__(self) -> Looker:
+        models = await self._triton.discover()
+        self.size = models.width, models.height
+        self._pool = SlotPool(slots=1, slot_shape=(self._batch, models.height, models.width, 3))
+        self.slot = await self._pool.acquire()
+        await self._triton.attach(self._pool)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._triton.close()
+        self._pool.close()
+
+
+async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float) -> None:
+    least = Settings(_env_file=None).confidence
     readers = [_Reader(url) for url in urls]
-    trackers = [LiveTracker(track_buffer=30, confidence=settings.confidence) for _ in urls]
+    trackers = [LiveTracker(track_buffer=30, confidence=least) for _ in urls]
     try:
-        while not engine.ready:  # noqa: ASYNC110  it tells nobody
-            await asyncio.sleep(0.05)
-        for reader in readers:
-            reader.start()
-        with engine.share(1) as share:
-            slot = await share.acquire()
+        async with Looker(grpc_url, FRAMES_OF_EACH * len(urls)) as looker:
+            for reader in readers:
+                reader.start()
             until = math.inf
             while time.monotonic() < until:
                 frames = [[reader.frames.get(timeout=20) for _ in range(FRAMES_OF_EACH)] for reader in readers]
                 every = [frame for one in frames for frame in one]
-                width, height = share.input_size
-                letterbox = Letterbox(every[0].width, every[0].height, width, height)
+                letterbox = Letterbox(every[0].width, every[0].height, *looker.size)
                 scaler = Scaler(*letterbox.content_size)
                 for index, frame in enumerate(every):
-                    scaler.scale(frame, letterbox.content_of(slot.frames[index]))
-                # The pitch model sees one frame of each camera: about every 10th of those that come, as in the gateway.
-                sight = await engine.look(slot, len(every), len(urls))
-                found = sight.detections(letterbox, min_score=0.1)
+                    scaler.scale(frame, letterbox.content_of(looker.slot.frames[index]))
+                rows = await looker.look(len(every), pitch_share)
+                found = detections_from_rows(rows, letterbox, min_score=0.1)
                 for index, (frame, boxes) in enumerate(zip(every, found, strict=True)):
                     camera = index // FRAMES_OF_EACH
                     tracked = trackers[camera].update(float(frame.time or 0), boxes, None).tracks
@@ -108,10 +142,6 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
                     to.send((camera, time.monotonic(), jpeg))
                 if until == math.inf:
                     until = time.monotonic() + seconds
-            share.release(slot)
     finally:
         for reader in readers:
             reader.stopped = True
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await engine.close()

@@ -1,4 +1,4 @@
-"""POST /predict through the real server, 1280x720 PNG pictures of the demo clip, against both models alone there."""
+"""POST /predict through the real server, 1280x720 pictures of the demo clip, against both models alone there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from benchmarks.common import demo_clip, letterboxed, parser, report, take_cores
 from gateway.inference.slots import SlotPool
 from gateway.inference.triton import Triton
 from local.stack import local_stack
+from local.triton import DEFAULT_REPOSITORY
 from touchline.contract import PITCH_MODEL, PLAYER_MODEL
 from touchline.video_read import open_video, video_stream
 
@@ -28,13 +29,17 @@ PICTURES = 16
 def main() -> None:
     made = parser(__doc__, runs=100)
     made.add_argument("--frames", type=int, nargs="+", default=[1, 16], help="pictures a request")
+    made.add_argument("--kind", choices=[".png", ".jpg"], default=".png", help="of the pictures")
+    made.add_argument("--video", type=Path, help="whose frames are sent; default: the demo's clip")
+    made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the models")
     arguments = made.parse_args()
     console = Console()
-    clip = demo_clip(console)
-    bodies = {count: requests(clip.video, count) for count in arguments.frames}
+    video = arguments.video or demo_clip(console).video
+    bodies = {count: requests(video, count, arguments.kind) for count in arguments.frames}
     take_cores(arguments.cores)
-    with local_stack(settings={"PROTOCOLS": "predict"}, logs=Path("out/logs")) as stack:
-        ways = asyncio.run(measured(stack.triton.grpc_url, stack.gateway.url, clip.video, bodies, arguments.runs))
+    settings = {"PROTOCOLS": "predict"}
+    with local_stack(repository=arguments.repository, settings=settings, logs=Path("out/logs")) as stack:
+        ways = asyncio.run(measured(stack.triton.grpc_url, stack.gateway.url, video, bodies, arguments.runs))
     table = Table("a frame", "median ms", "p95 ms", "times the models")
     numbers = {}
     models = float(np.percentile(ways["both models alone"], 95) * 1000)
@@ -48,12 +53,12 @@ def main() -> None:
     report(console, table, notes, numbers, arguments)
 
 
-def requests(video: Path, count: int) -> list[bytes]:
+def requests(video: Path, count: int, kind: str) -> list[bytes]:
     """Some bodies of `count` frames, as a caller writes them."""
     with video.open("rb") as file, open_video(file) as container:
         decoded = itertools.islice(container.decode(video_stream(container)), 0, 10 * PICTURES, 10)
         pictures = [frame.to_ndarray(format="bgr24") for frame in decoded]
-    texts = [base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode() for picture in pictures]
+    texts = [base64.b64encode(cv2.imencode(kind, picture)[1].tobytes()).decode() for picture in pictures]
     endless = itertools.cycle(texts)
     meta = {"version": 1, "batch_size": 64, "n_keypoints": 32}
     return [

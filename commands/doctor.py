@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from commands.terminal import CommandError, aside, read_settings, screen
+from commands.terminal import CommandError, aside, check_lines, read_settings, screen
 from gateway.doctor.examine import Check, everything, examine, gpu_host
 from gateway.doctor.finding import Finding, worst
 from gateway.doctor.probes import Host
@@ -65,6 +65,7 @@ def _gpu_host() -> list[Check]:
     """By deploy/.env and the environment, as compose reads them."""
     file = PROJECT / "deploy" / ".env"
     try:
+        check_lines(file)
         variables = {name: value or "" for name, value in dotenv_values(file).items()} | dict(os.environ)
         # conda and build tools set HOST, which compose would take too; it is the doctor's to say so.
         settings = Settings(_env_file=file, device="cuda")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -22,14 +21,15 @@ from commands.terminal import CommandError, read_settings
 from gateway.app import build_app
 from gateway.doctor.examine import cheap, examine_now
 from gateway.doctor.probes import Host
+from gateway.doctor.settings_file import ABOUT
 from gateway.errors import StartupError
 from gateway.listening import bind
 from gateway.logs import log_to_stderr
+from gateway.memory import share_among_threads
 from gateway.protocol.edge import PatientProtocol
 from gateway.video.decoding_thread import end_what_stalls, left_behind
 
 _log = logging.getLogger(__name__)
-_M_ARENA_MAX: Final = -8
 GRACE_S: Final = 10
 """Time that challenges under way have to end by themselves when the gateway is told to stop."""
 REFUSED_ANYWAY: Final = ("hotkey", "saved nodes")
@@ -61,8 +61,10 @@ def command() -> None:
         for finding in findings:
             if finding.level == "bad" and finding.about not in REFUSED_ANYWAY:
                 _log.error("%s", finding)
+            elif finding.level == "warning" and finding.about == ABOUT:
+                _log.warning("%s", finding)
         if settings.live:
-            _share_memory_among_threads()
+            share_among_threads()
         gateway = build_app(settings, findings)
     except StartupError as error:
         for one in sockets:
@@ -105,15 +107,6 @@ def _allow_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
-
-
-def _share_memory_among_threads() -> None:
-    """Let all threads allocate from two arenas: each connection of a camera is a thread, and glibc's arena of one that
-    has ended keeps what its decoder freed, some 14 MiB a connection.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
 
 
 def _leave_decoders_behind(code: int) -> None:

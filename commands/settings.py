@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 from dotenv import dotenv_values
 from pydantic import AliasChoices, SecretStr
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from commands.terminal import SECRET, read_settings, screen
+from commands.terminal import SECRET, aside, read_settings, screen
+from gateway.doctor.examine import ENV_EXAMPLE
+from gateway.doctor.settings_file import names_nobody_reads
 from gateway.settings import Settings
 
 EFFECTIVE = {
@@ -50,6 +53,8 @@ def command(
         for row in rows(settings, os.environ, dotenv_values(file) if file.is_file() else {}, str(file))
         if not changed or row.source != "default"
     ]
+    if (unread := names_nobody_reads(file, ENV_EXAMPLE)).level != "good":
+        aside.print(f"[yellow]{escape(str(unread))}[/]", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps([asdict(row) for row in shown], indent=1))
         return

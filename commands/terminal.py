@@ -25,6 +25,14 @@ SECRET: Final = ("TOKEN", "PROXY", "REDIS", "PASSWORD")
 """In the name of a setting whose value is not to be shown."""
 
 
+_PLAINLY: Final = {
+    "int_parsing": "write a whole number in digits alone, without a unit",
+    "float_parsing": "write a number in digits and a point alone, without a unit",
+    "bool_parsing": "write true or false",
+}
+"""In the place of pydantic's words, by kind of error."""
+
+
 class CommandError(Exception):
     """What the user is told instead of a traceback."""
 
@@ -41,7 +49,9 @@ def read_settings(**over: str) -> Settings:
 
     from gateway.settings import Settings  # noqa: PLC0415
 
+    file = Path(str(Settings.model_config.get("env_file")))
     try:
+        check_lines(file)
         return Settings(**over)  # type: ignore[arg-type]  # the arguments of its own begin with _
     except ValidationError as error:
         wrong = [_wrong(one) for one in error.errors()]
@@ -52,10 +62,19 @@ def read_settings(**over: str) -> Settings:
         raise CommandError(f".env is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
+def check_lines(file: Path) -> None:
+    """Raises CommandError for a .env file with lines that would be left out, and with them what they mean to set."""
+    from gateway.doctor.settings_file import unreadable_lines  # noqa: PLC0415
+
+    if lines := unreadable_lines(file):
+        several = f"s {', '.join(map(str, lines))} are" if len(lines) > 1 else f" {lines[0]} is"
+        raise CommandError(f"{file}: line{several} no NAME=value (a quote left open?); correct what is written there")
+
+
 def _wrong(error: Mapping[str, Any]) -> str:
     name, given = ".".join(str(part) for part in error["loc"]).upper(), error["input"]
     shown = f" {given!r}" if isinstance(given, str) and not any(word in name for word in SECRET) else ""
-    return f"setting {name}{shown}: {error['msg']}"
+    return f"setting {name}{shown}: {_PLAINLY.get(str(error['type']), error['msg'])}"
 
 
 def numbers(option: str, text: str, least: int = 1, most: int = 10_000) -> list[int]:

@@ -20,7 +20,7 @@ from gateway.doctor.host import owner_of
 from gateway.doctor.probes import Host
 from gateway.errors import CameraError, StartupError
 from gateway.listening import bind
-from gateway.live.cameras import camera_places
+from gateway.live.cameras import camera_cas, camera_places
 from gateway.live.config import camera_config
 from gateway.settings import Settings, is_loopback
 from local.progress import spinner
@@ -37,10 +37,13 @@ def command(
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page on this machine. 0: any.")] = 7998,
     repository: Annotated[Path, typer.Option(help="Folder of model directories.")] = DEFAULT_REPOSITORY,
+    any_certificate: Annotated[
+        bool, typer.Option("--any-certificate", help="Take any certificate of rtsps:// and https:// cameras.")
+    ] = False,
 ) -> None:
     """Watch cameras or video files: start Triton and the gateway for them, and say where to look."""
     settings = read_settings()
-    cameras, files = cameras_of(urls)
+    cameras, files = cameras_of(urls, any_certificate=any_certificate)
     if len(cameras) > settings.live_max_cameras:
         raise CommandError(
             f"{len(cameras)} cameras are more than LIVE_MAX_CAMERAS={settings.live_max_cameras}; raise it or name fewer"
@@ -49,6 +52,10 @@ def command(
         camera_places(settings)
     except StartupError as error:
         raise CommandError(f"{error}; write it as 10.0.5.0/24,cams.example") from error
+    try:
+        camera_cas(settings)
+    except StartupError as error:
+        raise CommandError(str(error)) from error
     port = _free(port)
     try:
         with TemporaryDirectory(prefix="touchline-") as directory:  # only its owner reads it: passwords
@@ -63,7 +70,7 @@ def command(
         raise CommandError(str(error)) from error
 
 
-def cameras_of(urls: Sequence[str]) -> tuple[list[dict[str, Any]], Path | None]:
+def cameras_of(urls: Sequence[str], *, any_certificate: bool = False) -> tuple[list[dict[str, Any]], Path | None]:
     """What CAMERAS_FILE says of cameras and of files, which begin again at their end, and the folder of the files.
 
     Raises CommandError.
@@ -76,7 +83,7 @@ def cameras_of(urls: Sequence[str]) -> tuple[list[dict[str, Any]], Path | None]:
     files = Path(os.path.commonpath([path.resolve().parent for path in paths.values()])) if paths else None
     cameras = []
     for number, url in enumerate(urls, 1):
-        camera: dict[str, Any] = {"id": f"camera-{number}", "url": url}
+        camera: dict[str, Any] = {"id": f"camera-{number}", "url": url, "verify": not any_certificate}
         if url in paths and files is not None:
             name = quote(str(paths[url].resolve().relative_to(files)))
             camera |= {"url": f"file:{name}", "name": paths[url].name[:64], "loop": True}

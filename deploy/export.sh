@@ -15,6 +15,10 @@ find_weights() { # role, what the operator said
     if [ -n "$2" ]; then echo "$2"; return; fi
     for file in "$WEIGHTS/$1.pt" "$WEIGHTS/$1.onnx" "$BUNDLED/$1.pt" "$BUNDLED/$1.onnx"; do
         if [ -f "$file" ]; then echo "$file"; return; fi
+        if [ -L "$file" ]; then
+            echo "$file is a link that leads nowhere in this container: put the file itself into the weights folder" >&2
+            exit 1
+        fi
     done
 }
 contents() { # of a file, or the name itself for one on the hub

@@ -4,5 +4,5 @@
 set -eu
 backends=${TMPDIR:-/tmp}/backends
 rm -rf "$backends"
-cp -R /opt/tritonserver/backends "$backends"
+cp -R "${OPT:-/opt}/tritonserver/backends" "$backends"
 exec "$@" "--backend-directory=$backends"

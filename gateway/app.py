@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from gateway.doctor.finding import Finding
 from gateway.errors import GatewayError, StartupError, UnknownCamera
 from gateway.history import History
 from gateway.inference.engine import Engine
-from gateway.live.cameras import Cameras, camera_places, cameras_of
+from gateway.live.cameras import Cameras, camera_cas, camera_places, cameras_of
 from gateway.live.config import CameraConfig
 from gateway.live.rounds import SLOTS as LIVE_SLOTS
 from gateway.live.routes import cameras_router
@@ -58,7 +59,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     `findings` are the doctor's, which the console shows.
     """
     check_startable(settings)
-    own_hotkey = load_hotkey(settings.hotkey_file).ss58_address
+    own_hotkey = address_of(settings)
     nvdec = _uses_nvdec(settings)
     nonces = nonces_of(settings, own_hotkey)
     metrics = Metrics()
@@ -89,7 +90,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 client=client,
                 nvdec=nvdec,
                 keep_stills=console is not None,
-                keep_shirts=predictor is not None,
+                keep_shirts=bool({"private", "predict"} & set(settings.protocol_names)),
                 look_for_lines="soccer" in settings.protocol_names,
                 hold_videos=Afterwards.wanted(settings),
             )
@@ -103,9 +104,7 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 app.include_router(predict_router(settings, predictions, challenges, history=history))
             if predictor is not None:
                 gate = Gate(settings, metagraph, nonces, own_hotkey)
-                app.include_router(
-                    private_router(gate, challenges, engine, predictor, metrics=metrics, history=history)
-                )
+                app.include_router(private_router(gate, challenges, predictions, predictor, history=history))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
             as_contract = "predict" in settings.protocol_names
             app.include_router(status_router(engine, challenges, nonces, as_contract=as_contract))
@@ -113,9 +112,15 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 app, engine, metagraph, nonces, metrics, host=settings.metrics_host, cameras=cameras
             )
             lasting = [engine.watch_forever(), nonces.watch_forever(), *(one.run() for one in cameras)]
-            lasting += [metagraph.refresh_forever()] if settings.refresh_nodes else []
+            judged = "private" in settings.protocol_names and settings.blacklist_enabled
+            asks_chain = settings.refresh_nodes and (own_hotkey or judged)
+            lasting += [metagraph.refresh_forever()] if asks_chain else []
             _log.info(
-                "Touchline %s, hotkey %s, %d nodes, device %s", __version__, own_hotkey, len(metagraph), settings.device
+                "Touchline %s, hotkey %s, %d nodes, device %s",
+                __version__,
+                own_hotkey or "none",
+                len(metagraph),
+                settings.device,
             )
             view = partial(
                 look,
@@ -143,6 +148,20 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
     return app
 
 
+def address_of(settings: Settings) -> str:
+    """This miner's own; empty where no wallet is here and nothing that is asked has to be signed for it.
+
+    Raises StartupError.
+    """
+    signed = {"soccer", "private"} if settings.verify_enabled else {"soccer"}
+    if settings.hotkey_file.exists() or signed & set(settings.protocol_names):
+        return load_hotkey(settings.hotkey_file).ss58_address
+    _log.warning(
+        "hotkey file %s is not there, and nothing here is signed for it: going on without", settings.hotkey_file
+    )
+    return ""
+
+
 def _uses_nvdec(settings: Settings) -> bool:
     for name, value in settings.cuda_environment.items():
         os.environ.setdefault(name, value)  # before CUDA is first asked for anything, which NVDEC does
@@ -160,6 +179,7 @@ def _cameras_at_start(settings: Settings, *, has_console: bool) -> Sequence[Came
     if not has_console:
         raise StartupError("LIVE=true wants the console's port, where cameras are seen: set CONSOLE_PORT")
     camera_places(settings)
+    camera_cas(settings)
     configs = cameras_of(settings.cameras_file)
     most = settings.live_max_cameras
     if len(configs) > most:
@@ -248,7 +268,8 @@ def _watch_registration(metrics: Metrics, metagraph: Metagraph, nonces: NonceSto
     """What the metagraph says of this miner, and whether nonces can be judged, read when it is scraped."""
     metrics.nonces_ready.set_function(lambda: float(not nonces.why_not_ready))
     metrics.metagraph_age.set_function(lambda: metagraph.age_s if metagraph.age_s is not None else float("inf"))
-    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None))
+    # Not a number where nobody is to be registered: alerts compare it with 0.
+    metrics.registered.set_function(lambda: float(metagraph.find(own_hotkey) is not None) if own_hotkey else math.nan)
     metrics.incentive.set_function(lambda: node.incentive if (node := metagraph.find(own_hotkey)) else 0.0)
     metrics.metagraph_nodes.set_function(lambda: float(len(metagraph)))
 

@@ -67,6 +67,10 @@ class Metrics:
             "touchline_prediction_seconds", "From an answered request of POST /predict to its answer.",
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
+        self.prediction_pictures = Histogram(
+            "touchline_prediction_pictures", "Pictures of an answered request of POST /predict.",
+            buckets=(1, 2, 3, 4, 8, 16, 32, 64, 128, 256), registry=self.registry,
+        )  # fmt: skip
         self.queued = Gauge(
             "touchline_challenges_queued", "Challenges that wait for a place, see QUEUE_S.", registry=self.registry
         )

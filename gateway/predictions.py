@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +23,14 @@ from gateway.settings import Settings
 from gateway.tracking.people import best_of_duplicates
 from gateway.video.download import download
 from gateway.video.growing_file import GrowingFile
-from gateway.video.pictures import decoded, from_base64, place
-from touchline.contract import BALL, Frame, Letterbox
+from gateway.video.pictures import from_base64, into_slot
+from gateway.video.shirts import shirt_colours
+from touchline.contract import BALL, PLAYER, Frame, Letterbox
 
 SLOTS: Final = 2
 """Of a request: one is filled while the other is in Triton."""
+FIRST_BATCH: Final = 2
+"""Pictures in the first slot of a request; every next one has twice as many, up to a slot."""
 MOST_WAITING: Final = 64
 """Requests that wait for a place with their bodies unread."""
 READY_WAIT_S: Final = 20.0
@@ -57,6 +60,8 @@ class Seen:
     detections: Detections
     keypoints: Floats
     """float32 [32, 2], (0, 0) where not seen."""
+    shirts: Floats
+    """float32 [n, 3]: the colour of each box's shirt in CIE Lab, NaN of who is no player."""
 
 
 class Predictions:
@@ -98,24 +103,25 @@ class Predictions:
         except TimeoutError as error:
             raise ChallengeTimedOut(f"the request took longer than CHALLENGE_TIMEOUT_S ({limit_s:g} s)") from error
 
-    async def look(self, pictures: Sequence[Picture]) -> list[Seen]:
-        """What the models see in `pictures`, in their order. Raises a GatewayError that names the picture.
+    async def look(self, pictures: Sequence[Picture], min_score: float | None = None) -> list[Seen]:
+        """What the models see in `pictures`, in their order: boxes of `min_score`, else CONFIDENCE, and more.
 
-        However it ends, no slot, file, task or busy thread is left.
+        Raises a GatewayError that names the picture. However it ends, no slot, file, task or busy thread is left.
         """
-        await self._until_ready()
+        least = self._settings.confidence if min_score is None else min_score
+        await self.until_ready()
         with self.engine.share(SLOTS) as share:
             under_way: list[asyncio.Task[list[Seen]]] = []
             try:
-                for first in range(0, len(pictures), share.slot_frames):
-                    chosen = pictures[first : first + share.slot_frames]
+                for few in batches(len(pictures), share.slot_frames):
+                    chosen = pictures[few]
                     slot = await share.acquire()
                     try:
                         letterboxes = await self._filled(slot, chosen)
                     except BaseException:
                         share.release(slot)
                         raise
-                    under_way.append(asyncio.create_task(self._seen(share, slot, letterboxes)))
+                    under_way.append(asyncio.create_task(self._seen(share, slot, letterboxes, least)))
                     for task in under_way:
                         if task.done():
                             task.result()  # an engine that failed fails the request now
@@ -123,7 +129,8 @@ class Predictions:
             finally:
                 await _ended(under_way)
 
-    async def _until_ready(self) -> None:
+    async def until_ready(self) -> None:
+        """Raises InferenceUnavailable where no Triton comes back in time."""
         until = time.monotonic() + READY_WAIT_S
         while not self.engine.ready:
             if time.monotonic() > until:
@@ -165,20 +172,41 @@ class Predictions:
             await download(self._client, url, file, max_bytes=limit, silence_s=silence_s, limited_by="MAX_PICTURE_MB")
             return file.read()
 
-    async def _seen(self, share: Share, slot: Slot, letterboxes: list[Letterbox]) -> list[Seen]:
+    async def _seen(self, share: Share, slot: Slot, letterboxes: list[Letterbox], min_score: float) -> list[Seen]:
         count = len(letterboxes)
         try:
             sight = await self.engine.look(slot, count, count, until=time.perf_counter() + READY_WAIT_S)
+            seen = []
+            for index, letterbox in enumerate(letterboxes):
+                rows = slice(index, index + 1)
+                (found,) = sight.detections(letterbox, min_score=min_score, rows=rows)
+                found = without_duplicates(found)
+                shirts = shirts_of(slot.frames[index], found, letterbox)
+                points = sight.keypoints(letterbox, min_confidence=self._settings.keypoint_confidence, rows=rows)
+                seen.append(Seen(letterbox.source_size, found, points[0], shirts))
         finally:
             share.release(slot)
         self.metrics.frames.labels("inferred").inc(count)
-        seen = []
-        for index, letterbox in enumerate(letterboxes):
-            rows = slice(index, index + 1)
-            (detections,) = sight.detections(letterbox, min_score=self._settings.confidence, rows=rows)
-            keypoints = sight.keypoints(letterbox, min_confidence=self._settings.keypoint_confidence, rows=rows)
-            seen.append(Seen(letterbox.source_size, without_duplicates(detections), keypoints[0]))
         return seen
+
+
+def batches(count: int, largest: int) -> Iterator[slice]:
+    """Slices of `count` pictures in slots: small ones first, so that an engine works while the others are decoded."""
+    first, size = 0, FIRST_BATCH
+    while first < count:
+        size = min(size, largest)
+        # What is left goes along where it fits: a batch of a few more is done sooner than two.
+        stop = count if count - first <= size else first + size
+        yield slice(first, stop)
+        first, size = stop, 2 * size
+
+
+def shirts_of(frame: Frame, found: Detections, letterbox: Letterbox) -> Floats:
+    """float32 [n, 3]: the colours of the players' shirts in a slot's frame, NaN for all others."""
+    colours = np.full((len(found), 3), np.nan, np.float32)
+    players = np.flatnonzero(found.classes == PLAYER)
+    colours[players] = shirt_colours(frame, found.xyxy[players], letterbox)
+    return colours
 
 
 def without_duplicates(detections: Detections) -> Detections:
@@ -190,8 +218,8 @@ def without_duplicates(detections: Detections) -> Detections:
 
 
 def _decoded_into(data: str | bytes, target: Frame) -> Letterbox:
-    """In a thread: uint8 [H, W, 3] RGB from a PNG or JPEG, as bytes or in base64."""
-    return place(decoded(from_base64(data) if isinstance(data, str) else data), target)
+    """In a thread: a PNG or JPEG, as bytes or in base64, as uint8 [H, W, 3] RGB."""
+    return into_slot(from_base64(data) if isinstance(data, str) else data, target)
 
 
 def _about(picture: Picture, error: GatewayError) -> GatewayError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ THIRD_COLOUR: Final = 0.45
 """Share of what lies between the teams' colours: further off from both is another one."""
 LEAST_PLAYERS: Final = 3
 """Of each team, before anybody is said to be of one."""
+MOST_COMPARED: Final = 400
+"""Shirts, each with each."""
 HANDS_CM: Final = 60.0
 """What is added where a ball is only beside a keeper in the picture: it may be behind him."""
 HEIGHT_CM: Final = 180.0
@@ -125,25 +127,47 @@ def shirts_by_id(tracks: Tracks, colours: Colours, ids: npt.NDArray[np.integer])
     return usual
 
 
+def team_by_id(tracks: Tracks, colours: Colours) -> dict[int, int]:
+    """The team, 0 or 1, of each track whose shirts tell it."""
+    ids, at = np.unique(tracks.ids, return_index=True)
+    teams = teams_by_shirt(shirts_by_id(tracks, colours, ids), tracks.classes[at] == PLAYER)
+    return {number: team for number, team in zip(ids.tolist(), teams.tolist(), strict=True) if team != NO_TEAM}
+
+
+def teams_in(pictures: Sequence[tuple[Floats, npt.NDArray[np.integer]]]) -> list[npt.NDArray[np.int64]]:
+    """The team of each box, int64 [n] a picture, of pictures of one match: shirts float32 [n, 3] and classes [n]."""
+    if not pictures:
+        return []
+    shirts, classes = (np.concatenate([pair[which] for pair in pictures]) for which in (0, 1))
+    teams = teams_by_shirt(shirts, classes == PLAYER)
+    return np.split(teams, np.cumsum([len(boxes) for _, boxes in pictures])[:-1])
+
+
 def teams_by_shirt(shirts: Floats, players: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """0 or 1 by the colour of the shirt, float32 [n, 3] in CIE Lab, of those who are `players`, else NO_TEAM.
 
-    Two medians (as Lloyd 1982), begun with the two shirts that differ most; light and shade count half. Who wears a
-    third colour, light and shade included, is of neither: an official that the model took for a player, or a keeper.
+    Two medians (as Lloyd 1982), begun with the two shirts that differ most (of MOST_COMPARED); light and shade count
+    half. Who wears a third colour, light and shade included, is of neither: an official that the model took for a
+    player, or a keeper. Team 0 has the lighter shirts.
     """
     teams = np.full(len(shirts), NO_TEAM, np.int64)
     told = np.flatnonzero(players & np.isfinite(shirts).all(axis=1))
     if len(told) < 2 * LEAST_PLAYERS:
         return teams
     colours = shirts[told] * [0.5, 1.0, 1.0]
-    apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)
-    centres = colours[list(np.unravel_index(int(apart.argmax()), apart.shape))]
+    some = colours[:: -(-len(told) // MOST_COMPARED)]
+    apart = np.linalg.norm(some[:, None] - some[None], axis=2)
+    centres = some[list(np.unravel_index(int(apart.argmax()), apart.shape))]
+    nearest = np.full(len(told), NO_TEAM)
     for _ in range(_ROUNDS):
-        distances = np.linalg.norm(colours[:, None] - centres[None], axis=2)
-        nearest = distances.argmin(axis=1)
-        if len(np.unique(nearest)) < 2:
+        before, nearest = nearest, np.linalg.norm(colours[:, None] - centres[None], axis=2).argmin(axis=1)
+        if np.array_equal(before, nearest):
+            break
+        if nearest.all() or not nearest.any():
             return teams
         centres = np.array([np.median(colours[nearest == team], axis=0) for team in (0, 1)])
+    if centres[0, 0] < centres[1, 0]:
+        nearest = 1 - nearest
     usual = np.array([np.median(shirts[told][nearest == team], axis=0) for team in (0, 1)])
     between = float(np.linalg.norm(usual[0] - usual[1]))
     off = np.linalg.norm(shirts[told] - usual[nearest], axis=1)

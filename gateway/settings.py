@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         # An empty value in .env means the default, as `NAME=` does in a shell script.
         env_ignore_empty=True,
         extra="ignore",
+        # A threshold or a time of nan or inf compares with nothing as anybody means it.
+        allow_inf_nan=False,
         frozen=True,
     )
 
@@ -79,7 +81,7 @@ class Settings(BaseSettings):
         "auto", description="auto: text on a terminal, else a JSON object a line."
     )
 
-    netuid: int = Field(FINNEY_NETUID, description="Subnet: 44, or 261 on the test network.")
+    netuid: int = Field(FINNEY_NETUID, ge=0, le=65535, description="Subnet: 44, or 261 on the test network.")
     subtensor_network: Literal["finney", "test", "local"] = Field("finney", description="Chain to read the nodes from.")
     subtensor_address: str | None = Field(None, description="Chain endpoint; set, it wins over SUBTENSOR_NETWORK.")
     wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="Folder that holds the wallets.")
@@ -187,7 +189,7 @@ class Settings(BaseSettings):
         ",".join(CLASS_NAMES),
         description="Classes that POST /predict answers, in the order of the element's objects: the first is cls_id 0.",
     )
-    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict are refused.")
+    max_predict_mb: int = Field(128, gt=0, description="Larger bodies of POST /predict and /challenge are refused.")
     max_picture_mb: int = Field(25, gt=0, description="Larger pictures behind a URL are refused.")
 
     metrics_host: str = Field(
@@ -208,6 +210,10 @@ class Settings(BaseSettings):
         "",
         description="Networks and host names that cameras may be at, with commas between. Empty: all but this machine, "
         "link-local and multicast addresses.",
+    )
+    live_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CAs that sign rtsps:// and https:// cameras' certificates. Empty: public ones.",
     )
     live_files_dir: Path | None = Field(None, description="Folder whose files may be cameras. Empty: none.")
     live_max_cameras: int = Field(16, ge=1, le=256, description="Cameras at once.")
@@ -255,10 +261,13 @@ class Settings(BaseSettings):
         """cuda:0, as torch writes it. Which GPUs there are for is Triton's to know, and NVDEC takes the first."""
         return re.sub(r"^\s*cuda:\d+\s*$", "cuda", device, flags=re.IGNORECASE) if isinstance(device, str) else device
 
-    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_files_dir")
+    @field_validator("wallet_path", "nodes_file", "keep_folder", "cameras_file", "live_ca_file", "live_files_dir")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else None
+        try:
+            return path.expanduser() if path else None
+        except RuntimeError:  # a user without a home: that no file is there is said by whoever wants one
+            return path
 
     @field_validator("gpus")
     @classmethod
@@ -371,7 +380,9 @@ class Settings(BaseSettings):
     @property
     def concurrent_predictions(self) -> int:
         """Requests of pictures that are looked at at once; one is computed while the next is read and decoded."""
-        return self.concurrent_challenges if "predict" in self.protocol_names else 0
+        if "predict" in self.protocol_names:
+            return self.concurrent_challenges
+        return int("private" in self.protocol_names)  # where a video is the rule
 
     @property
     def predict_object_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import cv2
@@ -69,17 +70,57 @@ def draw_objects(picture: Picture, answer: FrameAnswer, scale: float) -> None:
     """Draw a frame's boxes and who they are; a track of 0 is nobody known yet."""
     if not len(answer.boxes):
         return
-    detections = sv.Detections(xyxy=answer.boxes * np.float32(scale), class_id=answer.classes, tracker_id=answer.ids)
-    palette = sv.ColorPalette(list(CLASS_COLOURS))
-    sv.BoxAnnotator(color=palette, thickness=2).annotate(picture, detections)
-    sv.LabelAnnotator(
-        color=palette,
+    boxes = answer.boxes * np.float32(scale)
+    classes, ids = answer.classes.tolist(), answer.ids.tolist()
+    for (left, top, right, bottom), class_id in zip(boxes.astype(int).tolist(), classes, strict=True):
+        cv2.rectangle(picture, (left, top), (right, bottom), CLASS_COLOURS[class_id].as_bgr(), thickness=2)
+    middles = ((boxes[:, 0] + boxes[:, 2]) / 2).astype(int).tolist()
+    for middle, top, class_id, track in zip(middles, boxes[:, 1].astype(int).tolist(), classes, ids, strict=True):
+        _paste(picture, _label_picture(_label(class_id, track), class_id), (middle, top))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pasted:
+    """A small picture that lies over a larger one where `mask`, uint8 [h, w], is not 0."""
+
+    picture: Picture
+    mask: npt.NDArray[np.uint8]
+    offset: tuple[int, int]
+    """Of its left upper corner to the place that it belongs to, in pixels."""
+
+
+@lru_cache(maxsize=1024)
+def _label_picture(text: str, class_id: int) -> _Pasted:
+    """A label over the middle of a box's upper edge. Made once: most are the same from frame to frame."""
+    annotator = sv.LabelAnnotator(
+        color=CLASS_COLOURS[class_id],
         text_color=PAPER,
         text_scale=0.4,
         text_padding=3,
         text_position=sv.Position.TOP_CENTER,
         border_radius=3,
-    ).annotate(picture, detections, labels=list(map(_label, answer.classes.tolist(), answer.ids.tolist())))
+    )
+    # Twice, as what differs then is not the label's.
+    black, white = (np.full((64, 320, 3), shade, np.uint8) for shade in (0, 255))
+    x, y = 160, 32
+    here = sv.Detections(xyxy=np.array([[x, y, x, y + 1]], np.float32), class_id=np.array([class_id]))
+    for canvas in (black, white):
+        annotator.annotate(canvas, here, labels=[text])
+    inside = (black == white).all(axis=2)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return _Pasted(black[cut].copy(), inside[cut].astype(np.uint8), (int(columns[0]) - x, int(rows[0]) - y))
+
+
+def _paste(picture: Picture, pasted: _Pasted, at: tuple[int, int]) -> None:
+    """As much of it as lies inside the picture."""
+    left, top = (place + offset for place, offset in zip(at, pasted.offset, strict=True))
+    height, width = pasted.mask.shape
+    rows = slice(max(0, -top), min(height, picture.shape[0] - top))
+    columns = slice(max(0, -left), min(width, picture.shape[1] - left))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        below = picture[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop]
+        cv2.copyTo(pasted.picture[rows, columns], pasted.mask[rows, columns], below)
 
 
 def write(

@@ -36,7 +36,7 @@ from touchline.drawing import (
 )
 from touchline.pitch_map import Paths, Trail, draw_map, map_size
 from touchline.video_rate import LOOKAHEAD, frame_rate
-from touchline.video_read import TURNS, UnreadableVideo, frames, open_video, packets, turn, video_stream
+from touchline.video_read import TURNS, UnreadableVideo, frames, open_video, packets, turn, turn_of, video_stream
 from touchline.video_write import video_writer
 
 Progress = Callable[[int, int], None]
@@ -159,7 +159,8 @@ def probe(video: Path) -> Clip:
             count += 1
         if first is None:
             raise RenderError(f"{video} holds no video frames. Check that it plays.")
-        degrees = turn(first)
+        told = turn(stream)
+        degrees = turn_of(first) if told is None else told
         size = (stream.height, stream.width) if degrees in (90, 270) else (stream.width, stream.height)
     with _opened(video) as container:
         stream = video_stream(container)

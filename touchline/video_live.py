@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -53,6 +55,7 @@ CODES: Final = {
     "not_allowed": "cameras may not be at this address",
     "auth_failed": "the camera does not take this user and password",
     "not_found": "the camera has no stream of this path",
+    "certificate": "the camera's certificate is not trusted",
     "http_error": "the camera answered with an error, or with another address",
     "timeout": "nothing came from the camera",
     "transport": "the camera does not send over this transport",
@@ -68,9 +71,19 @@ CODES: Final = {
 }
 """Why a camera is not live, by code."""
 FOR_A_PERSON: Final = frozenset(
-    {"auth_failed", "not_found", "codec", "not_allowed", "bad_url", "transport", "too_large"}
+    {"auth_failed", "not_found", "codec", "not_allowed", "bad_url", "transport", "too_large", "certificate"}
 )
 """Codes that time does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose certificates are believed of cameras that speak TLS."""
+
+    ca_file: Path
+    """PEM file of the CAs, or of cameras' own certificates."""
+    name: str
+    """That a certificate has to be for: a host name or an address."""
 
 
 OpenFile = Callable[[str, int, object], object]
@@ -87,17 +100,27 @@ class StreamFailed(Exception):
 
 
 def open_stream(
-    url: str, *, transport: str, timeout_s: float, host: str = "", playlist: OpenFile | None = None
+    url: str,
+    *,
+    transport: str,
+    timeout_s: float,
+    host: str = "",
+    trust: Trust | None = None,
+    playlist: OpenFile | None = None,
 ) -> av.container.InputContainer:
     """Connect to a camera, its first stream of pictures set up to be decoded without delay.
 
     `url` of one of SCHEMES; `transport` of RTSP, tcp or udp; `host`, where the URL has its address: the name that a web
-    server is asked for; `playlist` opens the one at `url` and what it names. A read fails after `timeout_s` of silence.
-    Raises StreamFailed.
+    server is asked for; `trust`: of TLS, None where any certificate will do; `playlist` opens the one at `url` and what
+    it names. A read fails after `timeout_s` of silence. Raises StreamFailed.
     """
     kind = _PLAYLIST if playlist else _RTSP if urlsplit(url).scheme.lower().startswith("rtsp") else _HTTP
     options = {**kind, "fflags": "discardcorrupt", "rtsp_transport": transport}
     options["timeout" if kind is _RTSP else "rw_timeout"] = str(int(timeout_s * 1e6))
+    # Whatever FFmpeg's own default is.
+    options["tls_verify"] = "1" if trust else "0"
+    if trust:
+        options |= {"ca_file": str(trust.ca_file), "verifyhost": trust.name}
     if host and kind is _HTTP:
         port = urlsplit(url).port
         options["headers"] = f"Host: {host}{f':{port}' if port not in (None, 80, 443) else ''}\r\n"

@@ -6,18 +6,19 @@ the first video stream, the frames that decode, their numbers a count of those, 
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 import av
+import av._core
 import av.codec.context
 import av.container
-import av.sidedata.sidedata
 import av.video
 import av.video.stream
 import cv2
@@ -33,15 +34,29 @@ imf, image sequences), what is a device, a picture or sound, and what nobody fil
 
 MOST_PIXELS: Final = 2**25
 """Of a picture, a little more than 8K: FFmpeg would take a gigabyte of memory and seconds a frame for larger ones."""
+_MOST_BYTES: Final = 64 * 2**20
+"""In one piece: a plane of an 8K picture of ten bits a pixel. A header of 2 KB may claim two thousand million frames,
+and FFmpeg makes room for all at once, and counts them."""
+_MOST_STREAMS: Final = 24
+"""Of a file, each of which may claim so much."""
 _OPTIONS: Final = {
     "format_whitelist": ",".join(FORMATS),
     "protocol_whitelist": "none",
     "max_pixels": str(MOST_PIXELS),
+    "max_streams": str(_MOST_STREAMS),
 }
-_HEAD_BYTES: Final = 1024
+_UNSPECIFIED: Final = 2
+_CONVERTED: Final = frozenset(range(8)) | {9}
+"""AVColorSpace: what swscale knows. A picture of another (YCgCo, ICtCp) it would not even lay out anew."""
+_ABORTED: Final = frozenset({"yaf32be", "yaf32le"})
+"""Layouts over which swscale ends the whole process instead of refusing them: grey with alpha in floats, out of EXR."""
+_HEAD_BYTES: Final = 4096
+"""More than encoders write of themselves as text into a stream, which may be cut in there."""
 _SEARCHED_BYTES: Final = 2**20
 """Of either end of a file, for the name of a codec that FFmpeg does not know."""
 _READ_BYTES: Final = 256 * 1024
+_FURTHEST: Final = 2**44
+"""Bytes of the largest file of ext4 (4 KB blocks)."""
 _ERRORS_IN_A_ROW: Final = 256
 """So often a demuxer may fail without a packet in between before the rest of the file is given up."""
 
@@ -77,6 +92,16 @@ TURNS: Final = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTAT
 """What cv2.rotate takes, by degrees clockwise."""
 
 
+def _limit_memory() -> None:
+    """Let FFmpeg refuse larger pieces of memory in this process: PyAV leaves that call out."""
+    limit = ctypes.CDLL(av._core.__file__).av_max_alloc
+    limit.argtypes, limit.restype = [ctypes.c_size_t], None
+    limit(_MOST_BYTES)
+
+
+_limit_memory()
+
+
 class UnreadableVideo(Exception):
     """A file cannot be read as a video; the message says why, in words of who sent it."""
 
@@ -93,7 +118,12 @@ class _Nameless:
     """Passes on what PyAV needs of a file, so that no name tells a format."""
 
     def __init__(self, file: VideoFile) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        # FFmpeg stays where it is when a file on a disk cannot go so far, and goes on there.
+        return -1 if offset > _FURTHEST else self._seek(offset, whence)
 
 
 def open_video(file: VideoFile) -> av.container.InputContainer:
@@ -131,10 +161,19 @@ def video_stream(container: av.container.InputContainer) -> av.video.stream.Vide
     return container.streams.video[0]
 
 
-def packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[av.Packet]:
-    """The stream's packets in file order, what is damaged left out; the last is empty and flushes a decoder."""
+def packets(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[av.Packet]:
+    """The stream's packets in file order, what is damaged left out; the last is empty and flushes a decoder.
+
+    None come any more once `stopped` says so: FFmpeg may make millions of what it has read already.
+    """
     failed = 0
     while failed < _ERRORS_IN_A_ROW:
+        if stopped():
+            return
         try:
             # One at a time: PyAV knows only the streams that were there when its generator was made, and a generator
             # that raised has ended.
@@ -160,7 +199,10 @@ def decoded(context: av.codec.context.CodecContext, packet: av.Packet) -> list[a
     Raises av.FFmpegError for a damaged packet.
     """
     frames: list[av.VideoFrame] = context.decode(packet if packet.size else None)
-    return frames
+    for frame in frames:
+        if frame.colorspace not in _CONVERTED:
+            frame.colorspace = _UNSPECIFIED
+    return [frame for frame in frames if frame.format.name not in _ABORTED]
 
 
 def frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
@@ -171,21 +213,41 @@ def frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
             yield from decoded(stream.codec_context, packet)
 
 
-def turn(frame: av.VideoFrame) -> int:
-    """Degrees clockwise, 0, 90, 180 or 270, by which the container wants the frame turned to be upright.
+def turn(stream: av.video.stream.VideoStream) -> int | None:
+    """Degrees clockwise, 0, 90, 180 or 270, by which the container wants the pictures turned to be upright.
 
-    As cv2 turns it: of the display matrix (ISO/IEC 14496-12, 6.2.2) it knows the rotation alone, so that a mirrored
-    picture is turned or left as it is (av_display_rotation_get in FFmpeg's libavutil/display.c).
+    As cv2 turns them: of the display matrix (ISO/IEC 14496-12, 6.2.2) it knows the rotation alone, so that a mirrored
+    picture is turned or left as it is (av_display_rotation_get in FFmpeg's libavutil/display.c); and it does not know
+    what the pictures themselves say, H.264's SEI or a JPEG's EXIF, which frames have as well.
+    None where only a frame tells (`turn_of`). To be asked before the container is closed.
     """
-    for data in frame.side_data:
-        if data.type == av.sidedata.sidedata.Type.DISPLAYMATRIX:
-            matrix = struct.unpack("=9i", bytes(data))
-            scales = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
-            if not all(scales):
-                return 0
-            degrees = round(math.degrees(math.atan2(matrix[1] / scales[1], matrix[0] / scales[0]))) % 360
-            return degrees if degrees in (90, 180, 270) else 0
-    return 0
+    # PyAV shows the matrix to nobody but writers: it stands in the header that one would write, after 0.3 ms.
+    for name in ("mp4", "mov"):
+        with suppress(av.FFmpegError, ValueError):
+            header = io.BytesIO()
+            options = {"movflags": "empty_moov+frag_keyframe", "strict": "experimental"}
+            with av.open(header, "w", format=name, options=options) as writer:
+                writer.add_stream_from_template(stream, opaque=True)
+                writer.start_encoding()
+            written = header.getvalue()
+            at = written.index(b"tkhd") + 4
+            at += 52 if written[at] else 40  # the times of its version 1 are twice as long
+            return _rotation(struct.unpack_from(">9i", written, at))
+    return None
+
+
+def turn_of(frame: av.VideoFrame) -> int:
+    """The same as a frame tells it, of codecs whose pictures say nothing themselves."""
+    degrees = -frame.rotation % 360
+    return degrees if degrees in TURNS else 0
+
+
+def _rotation(matrix: Sequence[int]) -> int:
+    scales = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
+    if not all(scales):
+        return 0
+    degrees = round(math.degrees(math.atan2(matrix[1] / scales[1], matrix[0] / scales[0]))) % 360
+    return degrees if degrees in TURNS else 0
 
 
 def what_else(head: bytes) -> str | None:

@@ -137,7 +137,7 @@ def agreements(
             continue
         mean, matched, lost, extra = agreement(own, other.frames)
         said = f"{mean:.4f} over {matched} boxes, {lost} missing, {extra} more"
-        yield Verdict(rule, mean >= AGREEMENT, said if mean >= AGREEMENT else f"{said}; another --precision or network")
+        yield Verdict(rule, mean >= AGREEMENT, said if mean >= AGREEMENT else f"{said}; another network")
 
 
 def engines() -> list[tuple[str, str]]:
@@ -271,7 +271,3 @@ def _environment() -> dict[str, str]:
     """Without secrets, and with Touchline to be found from another folder."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def exit_status(verdicts: Sequence[Verdict]) -> int:
-    return int(any(verdict.kept is False for verdict in verdicts))

@@ -11,11 +11,14 @@ from typing import Final
 from gateway.doctor import gpu, host, miner, servers
 from gateway.doctor.finding import Finding, warning
 from gateway.doctor.probes import Host
+from gateway.doctor.settings_file import ABOUT, names_nobody_reads
 from gateway.doctor.weights import weights
 from gateway.settings import Settings
 from gateway.subnet.hotkey import load_hotkey
 from gateway.video.codec import nvdec_works
 
+ENV_FILE: Final = Path(str(Settings.model_config.get("env_file")))
+ENV_EXAMPLE: Final = Path(__file__).resolve().parents[2] / "deploy" / ".env.example"
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 Said = Finding | Sequence[Finding] | None
 Check = tuple[str, Callable[[], Said | Awaitable[Said]]]
@@ -31,6 +34,7 @@ def cheap(settings: Settings, machine: Host) -> list[Check]:
         ("shared memory", lambda: host.shared_memory(SHARED_MEMORY, settings)),
         ("temporary folder", lambda: host.temporary_folder(host.temporary_folder_name(), settings)),
         ("proxies", lambda: host.proxies(machine.environment)),
+        (ABOUT, lambda: names_nobody_reads(ENV_FILE, ENV_EXAMPLE)),
         ("hotkey", lambda: miner.hotkey(settings.hotkey_file)),
         ("saved nodes", lambda: miner.nodes_file(settings)),
     ]
@@ -53,6 +57,7 @@ def everything(settings: Settings, machine: Host, project: Path) -> list[Check]:
     if settings.metrics_port:
         inside = partial(host.port, machine, settings.metrics_host, settings.metrics_port, prefix="METRICS_")
         checks.append(("metrics' port", inside))
+    checks.append(("ports", lambda: host.shared_ports(settings)))
     checks.append(("nonces", lambda: servers.redis(settings.nonce_redis_url.get_secret_value())))
     for address in settings.triton_addresses:
         checks.append((f"Triton {address}", partial(servers.triton, address, settings)))
@@ -77,6 +82,7 @@ def gpu_host(settings: Settings, machine: Host, deploy: Path, variables: Mapping
         ("memory", lambda: host.memory(machine, settings)),
         ("clock", lambda: host.clock(servers.clock_offset(), servers.TIME_SERVER)),
         ("proxies", lambda: host.proxies(machine.environment)),
+        (ABOUT, lambda: names_nobody_reads(deploy / ".env", ENV_EXAMPLE)),
         ("hotkey", lambda: miner.hotkey(settings.hotkey_file)),
         ("MINER_UID", lambda: miner.hotkey_owner(settings.hotkey_file, int(uid) if uid.isdecimal() else -1)),
         ("port", lambda: host.port(machine, settings.host, settings.port)),

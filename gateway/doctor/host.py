@@ -133,6 +133,18 @@ def port(host: Host, address: str, number: int, *, prefix: str = "") -> Finding:
     return good(about, f"free on {address}")
 
 
+def shared_ports(settings: Settings) -> list[Finding]:
+    """Ports that two settings name, each of which would be free by itself."""
+    names: dict[int, list[str]] = {}
+    for name in ("port", "metrics_port", *(["console_port"] if settings.console_open else [])):
+        names.setdefault(getattr(settings, name), []).append(name.upper())
+    return [
+        bad(f"port {number}", f"{' and '.join(several)} are both {number}", f"set another {several[-1]}")
+        for number, several in names.items()
+        if number and len(several) > 1
+    ]
+
+
 def owner_of(host: Host, number: int) -> str | None:
     """The process that listens on a TCP port, as far as this user may see it: `pid 12 (command)`."""
     sockets = {

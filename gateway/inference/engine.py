@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from types import TracebackType
+
+import numpy as np
 
 from gateway.errors import GatewayError, InferenceFailed, InferenceUnavailable
 from gateway.inference.fleet import Host, Tritons
-from gateway.inference.outputs import Sight
+from gateway.inference.outputs import Sight, nobody, spread
 from gateway.inference.slots import Slot, SlotPool
 from gateway.inference.triton import ServedModels
 from gateway.metrics import Metrics
@@ -103,14 +106,32 @@ class Engine:
         When no Triton is left, one may come back until `until` on time.perf_counter's clock.
         Raises InferenceUnavailable or InferenceFailed.
         """
+        every = range(count)
+        places = {PLAYER_MODEL: every, PITCH_MODEL: range(pitch_count), BALL_MODEL: every}
+        return await self.look_at(slot, count, places, until=until)
+
+    async def look_at(self, slot: Slot, count: int, places: Mapping[str, range], *, until: float = 0.0) -> Sight:
+        """Let each model see its own places among the first `count` of `slot`, the pitch model's from 0 on; see `look`.
+
+        One that is not named, or named with no places, is not asked, and sees nothing.
+        """
         async with asyncio.TaskGroup() as requests:
-            player = requests.create_task(self._tritons.infer(PLAYER_MODEL, slot, count, until=until))
-            pitch = requests.create_task(self._tritons.infer(PITCH_MODEL, slot, pitch_count, until=until))
-            ball = None
-            if self._models is not None and self._models.has_ball_model:
-                ball = requests.create_task(self._tritons.infer(BALL_MODEL, slot, count, until=until))
-        self._last_reply = time.monotonic()
-        return Sight(player.result(), pitch.result(), ball.result() if ball else None)
+            asked = {
+                name: requests.create_task(self._tritons.infer(name, slot.part(own), len(own), until=until))
+                for name, own in places.items()
+                if own and (self._models is None or name in self._models.names)
+            }
+        if asked:
+            self._last_reply = time.monotonic()
+        seen = {
+            name: spread(request.result(), places[name], count) if name != PITCH_MODEL else request.result()
+            for name, request in asked.items()
+        }
+        return Sight(
+            seen.get(PLAYER_MODEL, nobody(count)),
+            seen.get(PITCH_MODEL, np.empty((0,), np.float32)),
+            seen.get(BALL_MODEL, nobody(count)) if self._models and self._models.has_ball_model else None,
+        )
 
     async def wake(self) -> None:
         """Warm the models up again if they rested: an idle GPU has lowered its clocks.

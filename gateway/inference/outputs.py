@@ -40,6 +40,20 @@ class Sight:
         return keypoints_from_rows(self.pitch[rows], letterbox, min_confidence=min_confidence)
 
 
+def spread(rows: Floats, places: range, count: int) -> Floats:
+    """Rows float32 [n, K, 6] of the frames at `places` to those of all `count` frames: nothing is seen elsewhere."""
+    if len(rows) == count:
+        return rows
+    among = np.zeros((count, *rows.shape[1:]), np.float32)
+    among[places.start : places.stop] = rows
+    return among
+
+
+def nobody(count: int) -> Floats:
+    """Rows float32 [count, 0, 6] of frames that a model did not look at."""
+    return np.empty((count, 0, 6), np.float32)
+
+
 def detections_from_rows(rows: Floats, letterbox: Letterbox, *, min_score: float) -> list[Detections]:
     """Rows float32 [N, K, 6] of the model contract (input pixels, zero-padded) to the detections of N frames."""
     frames, places = np.nonzero((rows[..., 4] >= min_score) & (rows[..., 4] > 0))

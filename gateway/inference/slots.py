@@ -33,6 +33,10 @@ class Slot:
     offset: int
     """Bytes from the start of the region."""
 
+    def part(self, places: range) -> Slot:
+        """Some of the frames, one after the other."""
+        return Slot(self.frames[places.start : places.stop], self.offset + places.start * self.frames[0].nbytes)
+
 
 class SlotPool:
     """Slots carved out of one shared-memory region that is created with the pool and unlinked by `close`.

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpcore
@@ -27,7 +28,7 @@ from gateway.video.addresses import CONNECT_S, CameraPlaces
 from gateway.video.scale import Pixels, Scaler
 from gateway.video.stream import Captured, Place, Stream
 from touchline.contract import BALL, BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
-from touchline.video_live import FOR_A_PERSON, StreamFailed
+from touchline.video_live import FOR_A_PERSON, StreamFailed, Trust
 
 LADDER_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Between attempts, before chance has its say."""
@@ -37,6 +38,11 @@ GOOD_AFTER_S: Final = 10.0
 """A connection that was live for so long begins the ladder anew when it ends."""
 FIRST_PICTURE_S: Final = 15.0
 """For so long a key frame is waited for while packets come."""
+_GOLDEN: Final = 0.618
+"""Multiples of it less their whole part lie far from each other."""
+LOOK_S: Final = 1.0
+"""A camera may have turned: for the pitch is looked again so soon."""
+_OF_FRAMES: Final = 3
 _TICK_S: Final = 0.25
 _LET_GO_S: Final = 0.5
 _BEHIND_S: Final = 5.0
@@ -54,6 +60,15 @@ def retry_delay_s(failures: int, code: str, chance: float) -> float:
     if code in FOR_A_PERSON:
         return FOR_A_PERSON_S * (1 + chance / 2)
     return LADDER_S[min(failures, len(LADDER_S)) - 1] * (0.5 + chance)
+
+
+def pitch_due(came: int, inferred: int, seconds: float, stride: int) -> bool:
+    """Whether the pitch model looks at a frame, after so many frames that came, and were inferred, since its last one.
+
+    It is every `stride`-th inferred frame, or after LOOK_S if that is sooner; but on a slow engine not more than a
+    third of the frames, and never more than every `stride`-th that comes.
+    """
+    return inferred >= stride or (came >= stride and inferred >= _OF_FRAMES and seconds >= LOOK_S)
 
 
 def state_of(frame_age_s: float, stalled_s: float) -> State:
@@ -93,9 +108,13 @@ class Camera:
         views: Views,
         *,
         places: CameraPlaces,
+        cas: Path,
         on_frame: Callable[[], None],
     ) -> None:
-        """`on_frame` is called on the event loop when a frame can be taken."""
+        """`cas`: file of the CAs that certificates are to be of.
+
+        `on_frame` is called on the event loop when a frame can be taken.
+        """
         self.number = number
         self.config = config
         self.shown = 0
@@ -105,6 +124,7 @@ class Camera:
         self.taken_at = 0.0
         """When a round last took a frame."""
         self._settings, self._metrics, self._places, self._views = settings, metrics, places, views
+        self._cas = cas
         self._on_frame = on_frame
         self._state: State = "connecting"
         self._since = time.time()
@@ -126,7 +146,9 @@ class Camera:
         self._tracker: LiveTracker | None = None
         self._tracked_size = (0, 0)
         self._scaler: tuple[Letterbox, Scaler] | None = None
-        self._pitch_frame: int | None = None
+        self._looked: tuple[int, float] | None = None
+        """Number and `media_s` of the frame that the pitch model was last to look at."""
+        self._unlooked = 0
         metrics.live_last_frame.labels(config.id).set(time.time())
         for kind in ("received", "inferred", "stale", "corrupt"):
             metrics.live_frames.labels(config.id, kind)
@@ -148,6 +170,7 @@ class Camera:
             url=config.shown_url,
             has_credentials=config.has_credentials,
             transport=self._transport,
+            verify=config.verify,
             enabled=config.enabled,
             loop=config.loop,
             skip=self._skip,
@@ -212,21 +235,28 @@ class Camera:
         frames = [one for one in self._stream.take() if now - one.at <= self._settings.live_max_age_s]
         self._taken += len(frames)
         self.taken_at = now
-        chosen = []
-        for frame in frames:
-            due = PITCH_MODEL in self.config.models and (
-                self._pitch_frame is None
-                or not 0 <= frame.number - self._pitch_frame < self._settings.effective_pitch_stride
-            )
-            if due:
-                self._pitch_frame = frame.number
-            chosen.append((frame, due))
-        return chosen
+        return [(frame, self._pitch_is_due(frame)) for frame in frames]
+
+    def _pitch_is_due(self, frame: Captured) -> bool:
+        if PITCH_MODEL not in self.config.models:
+            return False
+        stride, phase = self._settings.effective_pitch_stride, 0.0
+        self._unlooked += 1
+        if self._looked is None:
+            # Cameras that begin together look again at different times, lest all of them do in one round, for ever.
+            phase = self.number * _GOLDEN % 1
+        else:
+            number, media_s = self._looked
+            if not pitch_due(frame.number - number, self._unlooked, frame.media_s - media_s, stride):
+                return False
+        self._unlooked = int(phase * stride)
+        self._looked = frame.number - self._unlooked, frame.media_s - phase * LOOK_S
+        return True
 
     def lost(self, frames: int) -> None:
         """So many frames that were taken were not inferred."""
         self._taken -= frames
-        self._pitch_frame = None
+        self._looked = None
 
     def scale(self, frame: Captured, size: tuple[int, int], target: Pixels) -> Letterbox:
         """Write the frame into `target`, uint8 [H, W, 3] of `size` (width, height). For a thread."""
@@ -336,7 +366,7 @@ class Camera:
             tell=self._teller(),
         )
         self._heed()
-        self._pitch_frame = None
+        self._looked = None
         begun, live_at = time.monotonic(), 0.0
         stream.start()
         while not self._wake.is_set():
@@ -403,6 +433,7 @@ class Camera:
             peer=(address, port),
             sends_ahead=config.scheme in ("http", "https"),
             host=host,
+            trust=Trust(self._cas, host) if config.speaks_tls and config.verify else None,
             address_of=self._places.address_now,
         )
 

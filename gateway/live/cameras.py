@@ -23,6 +23,7 @@ from gateway.live.views import Views
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.video.addresses import CameraPlaces
+from gateway.video.certificate import trusted_cas
 from gateway.video.stream import THREAD
 
 STATES: Final = ("connecting", "live", "stalled", "waiting", "failed", "ended", "disabled")
@@ -37,10 +38,10 @@ class Cameras:
     """The cameras and their rounds. For the event loop alone."""
 
     def __init__(self, settings: Settings, metrics: Metrics, engine: Engine, *, busy: Callable[[], bool]) -> None:
-        """`busy()` says whether a challenge is in progress. Raises StartupError for LIVE_ALLOWED or CAMERAS_FILE."""
+        """`busy()` says whether a challenge is in progress. Raises StartupError for LIVE_ALLOWED or LIVE_CA_FILE."""
         self.views = Views()
         self._settings, self._metrics = settings, metrics
-        self._places = camera_places(settings)
+        self._places, self._cas = camera_places(settings), camera_cas(settings)
         self._numbers = itertools.count(1)
         self._of: dict[str, tuple[Camera, asyncio.Task[None]]] = {}
         self._gone = set[asyncio.Task[None]]()
@@ -83,6 +84,7 @@ class Cameras:
             self._metrics,
             self.views,
             places=self._places,
+            cas=self._cas,
             on_frame=self._rounds.frame_came,
         )
         task = asyncio.create_task(camera.run())
@@ -155,6 +157,15 @@ def camera_places(settings: Settings) -> CameraPlaces:
         return CameraPlaces(settings.live_allowed)
     except ValueError as error:
         raise StartupError(f"LIVE_ALLOWED: {error}") from error
+
+
+def camera_cas(settings: Settings) -> Path:
+    """File of the CAs that cameras' certificates are to be of. Raises StartupError for LIVE_CA_FILE."""
+    try:
+        return trusted_cas(settings.live_ca_file)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StartupError(f"LIVE_CA_FILE {settings.live_ca_file} cannot be used: {why}") from error
 
 
 def cameras_of(file: Path | None) -> Sequence[CameraConfig]:

@@ -25,7 +25,7 @@ from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL
 from touchline.video_live import SCHEMES
 
 MODELS: Final = (PLAYER_MODEL, PITCH_MODEL, BALL_MODEL)
-RECONNECTING: Final = frozenset({"url", "username", "password", "transport", "loop"})
+RECONNECTING: Final = frozenset({"url", "username", "password", "transport", "loop", "verify"})
 """What a change of connects anew."""
 _PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _ID: Final = r"[a-z0-9][a-z0-9_-]{0,31}"
@@ -45,6 +45,8 @@ class CameraConfig(BaseModel):
     username: SecretStr = SecretStr("")
     password: SecretStr = SecretStr("")
     transport: Literal["tcp", "udp"] | None = None
+    verify: bool = True
+    """Its certificate is looked at, where it speaks TLS."""
     enabled: bool = True
     loop: bool = False
     """A file begins again at its end."""
@@ -110,6 +112,10 @@ class CameraConfig(BaseModel):
         return is_playlist(self.url.get_secret_value())
 
     @property
+    def speaks_tls(self) -> bool:
+        return self.scheme in ("rtsps", "https")
+
+    @property
     def host(self) -> tuple[str, int]:
         """Name or address, and port."""
         parts = urlsplit(self.url.get_secret_value())
@@ -130,10 +136,13 @@ class CameraConfig(BaseModel):
         return bool(self.username.get_secret_value() or self.password.get_secret_value())
 
     def address_at(self, address: str) -> str:
-        """The whole URL with secrets, of the host's `address`. TLS needs the name that a certificate is for."""
+        """The whole URL with secrets, of the host's `address`.
+
+        A web server with TLS is asked by its name, by which it chooses the certificate; that tells it from any other.
+        """
         parts = urlsplit(self.url.get_secret_value())
         host, port = self.host
-        at = host if self.scheme == "https" else address
+        at = host if self.scheme == "https" and self.verify else address
         user, password = (quote(one.get_secret_value(), safe="") for one in (self.username, self.password))
         login = f"{user}:{password}@" if self.has_credentials else ""
         return urlunsplit(parts._replace(netloc=f"{login}{f'[{at}]' if ':' in at else at}:{port}", fragment=""))

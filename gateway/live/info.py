@@ -41,6 +41,8 @@ class CameraInfo:
     """Without user, password and whatever a query says."""
     has_credentials: bool
     transport: str
+    verify: bool
+    """The certificate is looked at, where TLS is spoken."""
     enabled: bool
     loop: bool
     skip: int
@@ -82,6 +84,7 @@ class CameraInfo:
             "url": self.url,
             "has_credentials": self.has_credentials,
             "transport": self.transport,
+            "verify": self.verify,
             "enabled": self.enabled,
             "loop": self.loop,
             "skip": self.skip,

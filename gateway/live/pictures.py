@@ -101,14 +101,16 @@ class Stream(Response):
             wish = self._wish
             look = self._viewers.look(camera, view, wish.width, annotated=wish.annotated)
             jpeg = await self._viewers.encodings.jpeg(view, look)
+            begun = time.monotonic()
             await self._send_part(send, jpeg, about(view))
+            took_s = time.monotonic() - begun
             if self._sequence >= 0:
                 reason = "rate" if self._due else "slow"
                 skipped = view.sequence - self._sequence - 1
                 self._viewers.metrics.viewers.skipped.labels("mjpeg", reason).inc(skipped)
             self._sequence = view.sequence
             self._due = next_due(self._due, now, wish.max_fps)
-            self._viewers.count("mjpeg", view, len(jpeg))
+            self._viewers.count("mjpeg", view, len(jpeg), took_s)
 
     async def _no_signal(self, camera: CameraInfo) -> bytes:
         """The last picture, darkened, or an empty one, with since when nothing new came."""

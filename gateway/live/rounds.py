@@ -1,7 +1,7 @@
 """Rounds: the newest frame of every camera that has one, one slot, one request a model, rows handed out.
 
 While a round is with the engine each camera keeps its newest frame alone, so whatever is slow makes rounds rarer and
-never older. Tracking runs beside the next round.
+never older. The next one is prepared just before the engine is free for it, and tracked beside the one after it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Final, TypeVar
@@ -25,17 +26,20 @@ from gateway.inference.slots import Slot
 from gateway.live.camera import Camera
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.tracking.live import Placed
 from gateway.video.stream import Captured
 from touchline.contract import BALL_MODEL, PITCH_MODEL, PLAYER_MODEL, Letterbox
 
-SLOTS: Final = 1
-"""The cameras' share of the slots."""
+SLOTS: Final = 2
+"""The cameras' share of the slots: one is with the engine while the next is prepared."""
 LOW_SCORE: Final = 0.1
 """Boxes from here up to CONFIDENCE may continue a track but not begin one (ByteTrack's second association)."""
 _QUIET_S: Final = 0.002
 """So long after the last frame no other is waited for."""
 _THREADS: Final = 4
 _AGAIN_S: Final = 0.25
+_REMEMBERED: Final = 8
+"""Rounds by which the next one's time is foretold."""
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -47,24 +51,57 @@ class Row:
 
     camera: Camera
     frame: Captured
-    pitch: bool
-    """The pitch model looks at it."""
+    models: frozenset[str]
+    """Those that look at it."""
+
+    @property
+    def pitch(self) -> bool:
+        return PITCH_MODEL in self.models
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a round brought, by the places of its rows in the slot."""
+@dataclass(slots=True)
+class _Round:
+    """What there is of a round, from its frames to what was seen in them."""
 
-    letterboxes: dict[int, Letterbox]
-    sight: Sight
-    taken_at: float
-    scale_s: float
-    infer_s: float
+    rows: list[Row]
+    letterboxes: Mapping[int, Letterbox]
+    """By the places of the rows in the slot."""
+    begun: float
+    """Its frames were taken; this and the following on time.monotonic's clock."""
+    asked: float
+    work_s: float
+    """About what the engine alone needs for it."""
+    ended: float = 0.0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is no longer with the engine."""
+    sight: Sight | None = None
+    """None until then, and if it failed."""
+
+
+def models_for(wanted: Iterable[str], *, pitch: bool, has_ball_model: bool) -> frozenset[str]:
+    """The models that look at a frame of a camera that wants `wanted`; `pitch`: it is the pitch's turn."""
+    ball = BALL_MODEL if has_ball_model else PLAYER_MODEL
+    chosen = {ball if one == BALL_MODEL else one for one in wanted if one != PITCH_MODEL}
+    return frozenset(chosen | {PITCH_MODEL} if pitch else chosen)
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """As they lie in a slot: those that the pitch model looks at first."""
-    return sorted(rows, key=lambda row: not row.pitch)
+    """As they lie in a slot: those that the pitch model looks at first, those of every other model side by side."""
+
+    def key(row: Row) -> tuple[bool, int, bool]:
+        others = len(row.models - {PITCH_MODEL})
+        return not row.pitch, others if row.pitch else -others, (PLAYER_MODEL in row.models) is not row.pitch
+
+    return sorted(rows, key=key)
+
+
+def places_of(rows: Sequence[Row]) -> dict[str, range]:
+    """From where to where in the slot each model that anyone wants looks."""
+    seen: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        for model in row.models:
+            seen.setdefault(model, []).append(index)
+    return {model: range(indices[0], indices[-1] + 1) for model, indices in seen.items()}
 
 
 def patience_s(rates: Sequence[float], longest_s: float) -> float:
@@ -76,6 +113,17 @@ def patience_s(rates: Sequence[float], longest_s: float) -> float:
 def rest_s(work_s: float, took_s: float, share: float) -> float:
     """Seconds to leave the engine to challenges after a round of `work_s` engine time that took `took_s` in all."""
     return max(0.0, work_s / share - took_s)
+
+
+def busy_for_s(work_s: float, ratios: Sequence[float], preparing_s: Sequence[float]) -> float:
+    """Seconds from a round's start at the engine until the next one is to be prepared: just in time, rather too early.
+
+    `ratios` of what the last rounds took to what they were to take, `work_s` is this one's; `preparing_s`: of the last
+    ones. An engine that waits is lost time; frames that wait are only so much older.
+    """
+    # Not the least: an engine that was ten times as fast a moment ago would make frames wait for whole rounds.
+    likely = sorted(ratios)[len(ratios) // 4] if ratios else 0.0
+    return max(0.0, work_s * likely - max(preparing_s, default=0.0))
 
 
 class Rounds:
@@ -95,61 +143,96 @@ class Rounds:
         self._cameras, self._busy = cameras, busy
         self._fresh = asyncio.Event()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="live")
-        self._handing: asyncio.Task[None] | None = None
-        self.count = 0
+        # Tracking holds the interpreter's lock: more threads would take it from each other.
+        self._tracking = ThreadPoolExecutor(1, thread_name_prefix="live-tracking")
+        self._newest: _Round | None = None
+        self._under_way = deque[asyncio.Task[None]]()
+        self._ratios = deque[float](maxlen=_REMEMBERED)
+        self._preparing_s = deque[float](maxlen=_REMEMBERED)
+        self._free_at = 0.0
+        """When the engine was done with the last round that it is done with."""
+        self._complaint = ""
+        self._count = 0
 
     def frame_came(self) -> None:
         self._fresh.set()
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._tracking.shutdown(wait=True, cancel_futures=True)
 
     async def run(self) -> None:
         """Until cancelled."""
-        complaint = ""
         try:
             while True:
-                begun = time.monotonic()
+                await self._until_due()
                 try:
-                    work_s = await self._round()
-                    complaint = ""
-                except (GatewayError, ExceptionGroup) as error:
-                    # A Triton that is away is the engine's to tell and to find again.
-                    if str(error) != complaint:
-                        complaint = str(error)
-                        _log.warning("the cameras' round failed, and is tried again: %s", _first(error))
+                    await self._begin()
+                except Exception as error:
+                    self._failed(error)
                     await asyncio.sleep(_AGAIN_S)
-                    continue
-                except Exception:
-                    _log.exception("the cameras' round failed in a way that was not foreseen")
-                    await asyncio.sleep(1)
-                    continue
-                if self._busy():
-                    await asyncio.sleep(rest_s(work_s, time.monotonic() - begun, self._settings.live_share))
         finally:
-            if self._handing is not None:
-                self._handing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._handing
+            for task in self._under_way:
+                task.cancel()
+            if self._under_way:
+                await asyncio.wait(self._under_way)
 
-    async def _round(self) -> float:
-        """One round, as soon as there is a frame. Returns about how long the engine alone needs for it."""
-        await self._gathered()
-        with self._engine.share(SLOTS) as share:
-            slot = await share.acquire()
-            try:
-                rows = self._chosen(share.slot_frames)
-                if not rows:
-                    return 0.0
-                return await self._through(rows, slot, share.input_size)
-            finally:
-                share.release(slot)
+    async def _until_due(self) -> None:
+        """Until the next round is to be prepared."""
+        newest = self._newest
+        if newest is None:
+            return
+        while len(self._under_way) > 1:  # nobody is more than a round behind
+            await asyncio.wait([self._under_way[0]])
+            self._under_way.popleft()
+        if self._busy():
+            await newest.over.wait()
+            work_s = min(newest.work_s, newest.ended - newest.asked)
+            await asyncio.sleep(rest_s(work_s, time.monotonic() - newest.begun, self._settings.live_share))
+        else:
+            due = max(newest.asked, self._free_at) + busy_for_s(newest.work_s, self._ratios, self._preparing_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                    await newest.over.wait()
+        if newest.over.is_set() and newest.sight is None:
+            self._newest = None
+            await asyncio.sleep(_AGAIN_S)
 
-    async def _gathered(self) -> None:
-        """Wait for a frame, then for those that come with it."""
+    async def _begin(self) -> None:
+        """Prepare a round as soon as there is a frame, and let it go."""
         while not any(camera.waiting for camera in self._cameras()):
             self._fresh.clear()
             await self._fresh.wait()
+        begun = time.monotonic()
+        await self._gathered()
+        with ExitStack() as held:
+            share = held.enter_context(self._engine.share(1))
+            slot = await share.acquire()
+            held.callback(share.release, slot)
+            rows = self._chosen(share.slot_frames)
+            if not rows:
+                return
+            taken = time.monotonic()
+            try:
+                size = share.input_size
+                work = [partial(_scaled, one, size, slot) for one in _by_camera(rows)]
+                scaled = await _in_threads(self._threads, work)
+            except BaseException:
+                _lost(rows)
+                raise
+            places, costs = places_of(rows), self._engine.costs
+            work_s = sum(costs.get(model, 0.0) * len(seen) for model, seen in places.items())
+            now = time.monotonic()
+            self._preparing_s.append(now - begun)
+            one = self._newest = _Round(rows, dict(chain.from_iterable(scaled)), taken, now, work_s)
+            before, mine = self._under_way[-1] if self._under_way else None, held.pop_all()
+            task = asyncio.create_task(self._go(one, slot, places, mine, before))
+            # Not in the task alone: one that is cancelled before its first step never gets there.
+            task.add_done_callback(lambda _: mine.close())
+            self._under_way.append(task)
+
+    async def _gathered(self) -> None:
+        """Wait for the frames that come with the first one."""
         live = [camera for camera in self._cameras() if camera.state == "live"]
         longest_s = self._settings.live_batch_wait_ms / 1000
         until = time.monotonic() + patience_s([camera.fps for camera in live], longest_s)
@@ -162,101 +245,131 @@ class Rounds:
 
     def _chosen(self, most: int) -> list[Row]:
         """Frames of the cameras that waited longest, at most so many."""
+        models = self._engine.models
+        has_ball_model = models is not None and models.has_ball_model
         rows: list[Row] = []
         for camera in sorted(self._cameras(), key=lambda camera: camera.taken_at):
             if rows and len(rows) + camera.waiting > most:
                 break
-            taken = [Row(camera, *one) for one in camera.take()]
+            taken = [
+                Row(camera, frame, models_for(camera.config.models, pitch=pitch, has_ball_model=has_ball_model))
+                for frame, pitch in camera.take()
+            ]
             if len(rows) + len(taken) > most:
                 camera.lost(len(rows) + len(taken) - most)
                 taken = taken[len(rows) - most :]
             rows += taken
         return in_order(rows)
 
-    async def _through(self, rows: list[Row], slot: Slot, size: tuple[int, int]) -> float:
-        begun = time.perf_counter()
-        taken_at = time.monotonic()
-        pitch_count = sum(row.pitch for row in rows)
+    async def _go(
+        self,
+        one: _Round,
+        slot: Slot,
+        places: Mapping[str, range],
+        held: ExitStack,
+        before: asyncio.Task[None] | None,
+    ) -> None:
+        """Let the engine look, and the trackers when those of the round `before` are done."""
         try:
-            places = await self._in_threads([partial(_scaled, one, size, slot) for one in _by_camera(rows)])
-            letterboxes = dict(chain.from_iterable(places))
-            asked = time.perf_counter()
-            sight = await self._engine.look(slot, len(rows), pitch_count)
-        except BaseException:
-            for row in rows:
-                row.camera.lost(1)
-            raise
-        done = time.perf_counter()
-        self.count += 1
-        self._metrics.live_batch.observe(len(rows))
-        if self._handing is not None:
-            await self._handing
-        seen = _Seen(letterboxes, sight, taken_at, asked - begun, done - asked)
-        self._handing = asyncio.create_task(self._hand_out(rows, seen))
-        costs = self._engine.costs
-        each_s = costs.get(PLAYER_MODEL, 0.0) + costs.get(BALL_MODEL, 0.0)
-        work_s = each_s * len(rows) + costs.get(PITCH_MODEL, 0.0) * pitch_count
-        return min(work_s, done - asked)
+            with held:
+                one.sight = await self._engine.look_at(slot, len(one.rows), places)
+        except Exception as error:
+            _lost(one.rows)
+            self._failed(error)
+            return
+        finally:
+            one.ended = time.monotonic()
+            if one.sight is not None and one.work_s:
+                self._ratios.append((one.ended - max(one.asked, self._free_at)) / one.work_s)
+            self._free_at = one.ended
+            one.over.set()
+        self._complaint = ""
+        self._count += 1
+        self._metrics.live_batch.observe(len(one.rows))
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            await self._hand_out(one, one.sight)
+        except Exception as error:
+            self._failed(error)
 
-    async def _hand_out(self, rows: list[Row], seen: _Seen) -> None:
+    def _failed(self, error: Exception) -> None:
+        """A Triton that is away is the engine's to tell and to find again."""
+        first = _first(error)
+        if not isinstance(first, GatewayError):
+            _log.error("the cameras' round failed in a way that was not foreseen", exc_info=error)
+        elif str(first) != self._complaint:
+            self._complaint = str(first)
+            _log.warning("the cameras' round failed, and is tried again: %s", first)
+
+    async def _hand_out(self, one: _Round, sight: Sight) -> None:
         """Let each camera's tracker have its rows, and viewers what comes of it."""
-        begun = time.perf_counter()
-        await asyncio.gather(*(self._track(one, seen) for one in _by_camera(rows)))
+        begun = time.monotonic()
+        for rows in _by_camera(one.rows):
+            (tracked,) = await _in_threads(self._tracking, [partial(self._tracked, rows, one, sight)])
+            for row, placed, seconds in tracked:
+                times = {
+                    "decode": row.frame.decode_s,
+                    "wait": max(0.0, one.begun - row.frame.at),
+                    "scale": one.asked - one.begun,
+                    "infer": one.ended - one.asked,
+                    "track": seconds,
+                }
+                for stage, took_s in times.items():
+                    self._metrics.live_stage_seconds.labels(stage).observe(took_s)
+                row.camera.publish(row.frame, placed, times)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug(
                 "round %d: %d frames, pitch %d; ms: oldest %.1f, decode %.1f, scale %.1f, infer %.1f, track %.1f",
-                self.count,
-                len(rows),
-                sum(row.pitch for row in rows),
-                1000 * max(seen.taken_at - row.frame.at for row in rows),
-                1000 * sum(row.frame.decode_s for row in rows),
-                1000 * seen.scale_s,
-                1000 * seen.infer_s,
-                1000 * (time.perf_counter() - begun),
+                self._count,
+                len(one.rows),
+                sum(row.pitch for row in one.rows),
+                1000 * max(one.begun - row.frame.at for row in one.rows),
+                1000 * sum(row.frame.decode_s for row in one.rows),
+                1000 * (one.asked - one.begun),
+                1000 * (one.ended - one.asked),
+                1000 * (time.monotonic() - begun),
             )
 
-    async def _track(self, rows: list[tuple[int, Row]], seen: _Seen) -> None:
-        """The rows of one camera, in order of their frames."""
+    def _tracked(self, rows: list[tuple[int, Row]], one: _Round, sight: Sight) -> list[tuple[Row, Placed, float]]:
+        """The rows of one camera in order of frames, with where who is and the seconds that took. For a thread."""
+        tracked = []
         for index, row in sorted(rows, key=lambda one: one[1].frame.number):
             begun = time.perf_counter()
             try:
-                found = self._found(index, row, seen)
-                (placed,) = await self._in_threads([partial(row.camera.track, row.frame, *found)])
+                found = self._found(index, row, one.letterboxes[index], sight)
+                tracked.append((row, row.camera.track(row.frame, *found), time.perf_counter() - begun))
             except Exception:
                 _log.exception("tracking camera %s failed in a way that was not foreseen", row.camera.config.id)
-                continue
-            times = {
-                "decode": row.frame.decode_s,
-                "wait": max(0.0, seen.taken_at - row.frame.at),
-                "scale": seen.scale_s,
-                "infer": seen.infer_s,
-                "track": time.perf_counter() - begun,
-            }
-            for stage, seconds in times.items():
-                self._metrics.live_stage_seconds.labels(stage).observe(seconds)
-            row.camera.publish(row.frame, placed, times)
+        return tracked
 
-    def _found(self, index: int, row: Row, seen: _Seen) -> tuple[Detections, Floats | None]:
+    def _found(self, index: int, row: Row, letterbox: Letterbox, sight: Sight) -> tuple[Detections, Floats | None]:
         """Boxes and keypoints of a row, in pixels of its picture."""
-        letterbox, here = seen.letterboxes[index], slice(index, index + 1)
-        (boxes,) = seen.sight.detections(letterbox, min_score=min(LOW_SCORE, self._settings.confidence), rows=here)
+        here = slice(index, index + 1)
+        (boxes,) = sight.detections(letterbox, min_score=min(LOW_SCORE, self._settings.confidence), rows=here)
         if not row.pitch:
             return boxes, None
         least = self._settings.keypoint_confidence
-        (points,) = seen.sight.keypoints(letterbox, min_confidence=least, rows=here)
+        (points,) = sight.keypoints(letterbox, min_confidence=least, rows=here)
         return boxes, points
 
-    async def _in_threads(self, work: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """What each returns. When cancelled, wait until all have ended: they write into a slot."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.run_in_executor(self._threads, one) for one in work]
-        try:
-            return list(await asyncio.shield(asyncio.gather(*futures)))
-        except BaseException:
-            while not all(future.done() for future in futures):
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait(futures)
-            raise
+
+async def _in_threads(threads: Executor, work: Sequence[Callable[[], _Result]]) -> list[_Result]:
+    """What each returns. When cancelled, wait until all have ended: they write into a slot."""
+    loop = asyncio.get_running_loop()
+    futures = [loop.run_in_executor(threads, one) for one in work]
+    try:
+        return list(await asyncio.shield(asyncio.gather(*futures)))
+    except BaseException:
+        while not all(future.done() for future in futures):
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(futures)
+        raise
+
+
+def _lost(rows: Sequence[Row]) -> None:
+    for row in rows:
+        row.camera.lost(1)
 
 
 def _by_camera(rows: list[Row]) -> list[list[tuple[int, Row]]]:

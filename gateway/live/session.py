@@ -199,15 +199,16 @@ class Session:
         viewers = self._viewers
         about = {"first": sent.generation != view.generation, "still": camera.still_s > 0}
         if wanted.format == "json":
-            size = await self._say(frame_json(view, now=time.monotonic(), **about))
+            begun = time.monotonic()
+            size = await self._say(frame_json(view, now=begun, **about))
         else:
             jpeg = b""
             if wanted.pictures:
                 look = viewers.look(camera, view, wanted.width, annotated=wanted.annotated)
                 jpeg = await viewers.encodings.jpeg(view, look)
             drawn = wanted.pictures and wanted.annotated
-            message = frame_message(view, jpeg, drawn=drawn, now=time.monotonic(), **about)
-            size = await self._send(message)
+            begun = time.monotonic()
+            size = await self._send(frame_message(view, jpeg, drawn=drawn, now=begun, **about))
         if sent.sequence >= 0:
             reason = "rate" if sent.by_rate else "slow"
             viewers.metrics.viewers.skipped.labels(_KIND, reason).inc(view.sequence - sent.sequence - 1)
@@ -215,7 +216,7 @@ class Session:
         sent.sequence, sent.generation, sent.at = view.sequence, view.generation, now
         sent.unanswered, sent.by_rate = True, False
         sent.due = next_due(sent.due, now, wanted.max_fps)
-        viewers.count(_KIND, view, size)
+        viewers.count(_KIND, view, size, now - begun)
 
     async def _say(self, message: dict[str, Any]) -> int:
         return await self._send(json.dumps(message, separators=(",", ":")))

@@ -136,8 +136,10 @@ class Viewers:
         quality = camera.quality or settings.frame_jpeg_quality
         return Look(shared_width(view.picture.width, largest, width), quality, annotated)
 
-    def count(self, kind: Kind, view: View, size: int) -> None:
-        """A frame was sent."""
+    def count(self, kind: Kind, view: View, size: int, took_s: float | None = None) -> None:
+        """A frame was sent, which took so long where that is known."""
+        if took_s is not None:
+            self.metrics.live_stage_seconds.labels("send").observe(took_s)
         self._on_shown(view.camera)
         self.metrics.viewers.sent.labels(kind).inc()
         self.metrics.viewers.sent_bytes.labels(kind).inc(size)

@@ -7,7 +7,6 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -15,14 +14,15 @@ import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import ClientDisconnect
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, BadRequest, GatewayError, StartupError, Unauthorized
+from gateway.errors import GatewayError, StartupError, Unauthorized
 from gateway.history import History
 from gateway.pipeline import Answer
-from gateway.predictions import Picture, Predictions, Seen
+from gateway.predictions import Predictions, Seen
+from gateway.protocol.frames import LONGEST_URL, Frame, pictures_of, read_form, read_pictures
 from gateway.protocol.http import (
     CLIENT_CLOSED_REQUEST,
     ClientGone,
@@ -33,34 +33,16 @@ from gateway.protocol.http import (
     until_disconnect,
 )
 from gateway.protocol.status import healthy
+from gateway.scene import NO_TEAM, team_by_id, teams_in
 from gateway.settings import Settings
 from touchline.contract import CLASS_NAMES
 
 MOST_PICTURES: Final = 256
 FRAMES_A_PIECE: Final = 250
 """So many frames of a video's answer are in memory at once."""
-MOST_VALUES: Final = 100_000
-"""Of a body: each costs many times its bytes in memory, and pictures are few."""
-LONGEST_URL: Final = 16 * 1024
 _UNKNOWN: Final = "the gateway failed; its log says why"
 
 _log = logging.getLogger(__name__)
-
-
-class Frame(BaseModel):
-    """One picture: base64, where it lies, or both."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    frame_id: int
-    url: str | None = Field(None, max_length=LONGEST_URL)
-    data: str | None = None
-
-    @model_validator(mode="after")
-    def _is_somewhere(self) -> Frame:
-        if not (self.data or self.url):
-            raise ValueError("has neither data nor url")
-        return self
 
 
 class PredictInput(BaseModel):
@@ -106,7 +88,7 @@ def predict_router(
         try:
             check_token(request.headers.get("authorization", ""), token)
             async with predictions.place():
-                wanted = read_input(await _body(request, limit))
+                wanted = read_form(await read_pictures(request, limit), PredictInput, "request")
                 request.state.challenge_id = task_of(wanted.meta)
                 if wanted.frames:
                     response = await _of_frames(request, wanted.frames)
@@ -129,11 +111,13 @@ def predict_router(
 
     async def _of_frames(request: Request, frames: Sequence[Frame]) -> Response:
         begun = time.perf_counter()
-        seen = await until_disconnect(
-            request, predictions.look([Picture(f"frame {frame.frame_id}", frame.data, frame.url) for frame in frames])
-        )
+        seen = await until_disconnect(request, predictions.look(pictures_of(frames)))
+        metrics.prediction_pictures.observe(len(seen))
         _log.info("%d pictures answered in %.2f s", len(seen), time.perf_counter() - begun)
-        answered = [entry(frame.frame_id, one, order) for frame, one in zip(frames, seen, strict=True)]
+        teams = teams_in([(one.shirts, one.detections.classes) for one in seen])
+        answered = [
+            entry(frame.frame_id, one, order, sides) for frame, one, sides in zip(frames, seen, teams, strict=True)
+        ]
         return Response(b"".join(answer_json(iter([orjson.dumps(answered)[1:-1]]))), media_type="application/json")
 
     async def _of_video(request: Request, url: str) -> Response:
@@ -176,41 +160,6 @@ def check_token(header: str, token: bytes) -> None:
         raise Unauthorized("send PREDICT_TOKEN of this gateway as `Authorization: Bearer ...`")
 
 
-async def _body(request: Request, limit: int) -> bytearray:
-    """The body. Raises BadRequest as soon as there is more than `limit`, or where more is announced."""
-    too_large = BadRequest(f"the body is larger than MAX_PREDICT_MB allows ({limit // 2**20} MiB); send fewer frames")
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        await discard_body(request, limit)
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            body.clear()
-            with suppress(RuntimeError):  # that was all of it
-                await discard_body(request, limit)
-            raise too_large
-    return body
-
-
-def read_input(body: bytearray) -> PredictInput:
-    """Raises BadRequest for what is no JSON, BadChallenge for JSON that is no request. Empties `body`."""
-    if body.count(b",") > MOST_VALUES:  # which base64 does not have; how deep values lie in each other is bounded too
-        raise BadRequest(f"the body has more than {MOST_VALUES} values; send frames and a small meta")
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error.msg}; send an object with frames or url") from error
-    body.clear()
-    try:
-        return PredictInput.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadChallenge(f"the request is not valid: {where}: {first['msg']}") from error
-
-
 def task_of(meta: Any) -> str:
     """The task that the caller names, for the log and the console."""
     task = meta.get("task_id") if isinstance(meta, dict) else None
@@ -222,26 +171,42 @@ def object_order(names: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([names.index(name) if name in names else -1 for name in CLASS_NAMES], np.int64)
 
 
-def entry(frame_id: int, seen: Seen, order: npt.NDArray[np.int64]) -> dict[str, Any]:
+def entry(
+    frame_id: int, seen: Seen, order: npt.NDArray[np.int64], teams: npt.NDArray[np.int64] | None = None
+) -> dict[str, Any]:
     """A frame of the answer: whole pixels, best boxes first."""
     found = seen.detections
-    boxes = boxes_json(found.xyxy, found.scores, order[found.classes], seen.size)
+    boxes = boxes_json(found.xyxy, found.scores, order[found.classes], seen.size, teams)
     return {"frame_id": frame_id, "boxes": boxes, "keypoints": points_json(seen.keypoints)}
 
 
 def boxes_json(
-    xyxy: npt.NDArray[Any], scores: npt.NDArray[Any], cls_ids: npt.NDArray[np.int64], size: tuple[int, int]
+    xyxy: npt.NDArray[Any],
+    scores: npt.NDArray[Any],
+    cls_ids: npt.NDArray[np.int64],
+    size: tuple[int, int],
+    teams: npt.NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
-    """Boxes [n, 4] in a picture of `size` (width, height) as the contract has them; those of cls_id -1 are left out."""
-    asked = cls_ids >= 0
-    whole = np.clip(np.rint(xyxy[asked]), 0, np.tile(size, 2)).astype(np.int64)
-    return [
+    """Boxes [n, 4] in a picture of `size` (width, height) as the contract has them; those of cls_id -1 are left out.
+
+    `teams` int64 [n], 0 or 1, are its 1 and 2; a box of another number has no team_id.
+    """
+    whole = np.clip(np.rint(xyxy), 0, np.tile(size, 2)).astype(np.int64)
+    chosen = np.flatnonzero((cls_ids >= 0) & (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1]))
+    boxes = [
         {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "cls_id": cls_id, "conf": conf}
         for (x1, y1, x2, y2), cls_id, conf in zip(
-            whole.tolist(), cls_ids[asked].tolist(), np.round(scores[asked].astype(float), 4).tolist(), strict=True
+            whole[chosen].tolist(),
+            cls_ids[chosen].tolist(),
+            np.round(scores[chosen].astype(float), 4).tolist(),
+            strict=True,
         )
-        if x2 > x1 and y2 > y1
     ]
+    if teams is not None:
+        for box, team in zip(boxes, teams[chosen].tolist(), strict=True):
+            if team >= 0:
+                box["team_id"] = team + 1
+    return boxes
 
 
 def points_json(points: npt.NDArray[Any]) -> list[list[int]]:
@@ -261,15 +226,17 @@ def answer_json(frames: Iterator[bytes]) -> Iterator[bytes]:
 def video_json(answer: Answer, order: npt.NDArray[np.int64]) -> Iterator[bytes]:
     """All frames of a video under their numbers, FRAMES_A_PIECE a piece, no brackets around them."""
     size = answer.keypoints.size
+    sides = team_by_id(answer.tracks, answer.shirts.seen) if answer.shirts is not None else {}
     for first in range(0, answer.frame_count, FRAMES_A_PIECE):
         numbers = np.arange(first, min(answer.frame_count, first + FRAMES_A_PIECE))
         points = answer.keypoints.at(numbers)
         rows = answer.tracks.rows(first, first + len(numbers))
+        teams = np.array([sides.get(number, NO_TEAM) for number in rows.ids.tolist()], np.int64)
         ends = np.searchsorted(rows.frame_numbers, np.append(numbers, first + len(numbers))).tolist()
         frames = [
             {
                 "frame_id": number,
-                "boxes": boxes_json(rows.xyxy[a:b], rows.scores[a:b], order[rows.classes[a:b]], size),
+                "boxes": boxes_json(rows.xyxy[a:b], rows.scores[a:b], order[rows.classes[a:b]], size, teams[a:b]),
                 "keypoints": points_json(points[index]),
             }
             for index, (number, a, b) in enumerate(zip(numbers.tolist(), ends, ends[1:], strict=False))

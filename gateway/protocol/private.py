@@ -1,4 +1,4 @@
-"""POST /challenge of the subnet's private track: a video in, what happened in it out."""
+"""POST /challenge of the subnet's private track: a video or pictures in, what happened in them out."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import html
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.requests import ClientDisconnect
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, ChallengeTimedOut, Unauthorized
+from gateway.errors import BadChallenge, ChallengeTimedOut, GatewayError, RequestTimedOut, Unauthorized
 from gateway.history import History
-from gateway.inference.engine import Engine
-from gateway.metrics import Metrics
 from gateway.pace import Aim
+from gateway.picture_clip import scene_of_pictures
 from gateway.pipeline import Answer
+from gateway.predictions import Picture, Predictions
 from gateway.predictor import Predictor
+from gateway.protocol.frames import LONGEST_URL, Frame, announced_bytes, pictures_of, read_form, read_pictures
 from gateway.protocol.http import (
+    BODY_TIMEOUT_S,
     ClientGone,
     count_answered,
     count_client_gone,
+    discard_body,
     read_body,
-    read_challenge,
     remember,
     stages_of,
     until_disconnect,
@@ -39,28 +43,38 @@ from gateway.settings import Settings
 from gateway.subnet.metagraph import Metagraph
 from gateway.subnet.nonces import NonceStore
 from gateway.subnet.private_signing import check_private_nonce, read_private_credentials, signed_form
-from gateway.subnet.signing import VALIDATOR_HOTKEY
+from gateway.subnet.signing import VALIDATOR_HOTKEY, Credentials
 from touchline import __version__
 from touchline.actions import Action
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+"""A larger body brings pictures, and waits for a place before it is read."""
+MOST_FRAMES: Final = 1000
+"""A clip of the subnet has 750."""
 LIMIT_S: Final = 29.0
 """A validator waits 30 s, and an answer that comes later is worth nothing."""
 BUDGET_S: Final = 20.0
 """What frames are inferred within: speed earns nothing here, and tracking and network take their time, too."""
+_HTTP: Final = r"^$|^[Hh][Tt][Tt][Pp][Ss]?://"
 
 _log = logging.getLogger(__name__)
 
 
 class PrivateChallenge(BaseModel):
-    """What is asked; unknown fields may appear. Football is asked with a video, other elements with a picture."""
+    """What is asked; unknown fields may appear. Football is asked with a video, maybe with its frames as pictures."""
 
     model_config = ConfigDict(extra="ignore")
 
     challenge_id: int | Annotated[str, Field(min_length=1, max_length=256)]
-    video_url: str | None = Field(None, max_length=16 * 1024, pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://")
-    image_url: str | None = Field(None, max_length=16 * 1024)
-    frames: list[Any] | None = None
+    video_url: str | None = Field(None, max_length=LONGEST_URL, pattern=_HTTP)
+    image_url: str | None = Field(None, max_length=LONGEST_URL, pattern=_HTTP)
+    frames: list[Frame] | None = Field(None, max_length=MOST_FRAMES)
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> PrivateChallenge:
+        if not (self.video_url or self.frames or self.image_url):
+            raise ValueError("brings neither video_url nor frames nor image_url; send one of them")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +86,29 @@ class Gate:
     nonces: NonceStore
     own_hotkey: str
 
-    async def admit(self, request: Request, body: bytes) -> str:
-        """How the request is signed. Looks for whom it is, when, who, with what stake, and only then at the signature.
+    def named(self, request: Request) -> tuple[Credentials, str] | None:
+        """Who says to be asking, and under which names; None where nobody has to sign. Needs no body.
 
-        Raises Unauthorized, Forbidden or NoncesUnavailable.
+        Looks for whom it is, when, who and with what stake. Raises Unauthorized or Forbidden.
         """
         if not self.settings.verify_enabled:
             if self.settings.blacklist_enabled:
                 self.metagraph.check_stake(_asker(request))
-            return "not verified"
+            return None
         credentials, names = read_private_credentials(request.headers)
         if credentials.miner_hotkey not in ("", self.own_hotkey):
-            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey}, this is {self.own_hotkey}")
+            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey[:64]}, this is {self.own_hotkey}")
         check_private_nonce(credentials.nonce)
         if self.settings.blacklist_enabled:
             self.metagraph.check_stake(credentials.validator_hotkey)
-        form = signed_form(credentials, body, self.own_hotkey)
+        return credentials, names
+
+    async def proven(self, named: tuple[Credentials, str] | None, body: bytearray) -> str:
+        """How the request is signed, for the log. Raises Unauthorized or NoncesUnavailable."""
+        if named is None:
+            return "not verified"
+        credentials, names = named
+        form = await asyncio.to_thread(signed_form, credentials, body, self.own_hotkey)
         await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
         return f"signed as {form} in {names}"
 
@@ -100,16 +121,16 @@ class Gate:
 def private_router(
     gate: Gate,
     challenges: Challenges,
-    engine: Engine,
+    predictions: Predictions,
     predictor: Predictor,
     *,
-    metrics: Metrics,
     history: History | None = None,
 ) -> APIRouter:
     """The two routes, over what the lifespan built."""
     router = APIRouter()
-    aim = private_aim(gate.settings)
-    if not gate.settings.verify_enabled:
+    settings, metrics, engine = gate.settings, predictions.metrics, predictions.engine
+    aim = private_aim(settings)
+    if not settings.verify_enabled:
         _log.warning("VERIFY_ENABLED=false: POST /challenge takes anybody's word for who asks")
 
     @router.get("/docs")
@@ -122,34 +143,63 @@ def private_router(
     @router.post("/challenge")
     async def challenge(request: Request) -> Response:
         started = request.state.started = time.perf_counter()
-        body = await read_body(request, MAX_BODY_BYTES)
-        form = await gate.admit(request, body)
-        wanted = read_challenge(body, PrivateChallenge)
-        request.state.challenge_id = wanted.challenge_id
-        _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
         try:
-            async with asyncio.timeout(LIMIT_S):
-                answer, actions = await until_disconnect(request, _told(video_of(wanted), gate.stake_of(request)))
-        except ClientGone:
+            async with asyncio.timeout(LIMIT_S), AsyncExitStack() as held:
+                wanted = await admitted(request, gate, predictions, held)
+                answer, actions = await until_disconnect(request, _told(wanted, gate.stake_of(request)))
+        except (ClientGone, ClientDisconnect):
             return count_client_gone(metrics, history, request, "before the answer was ready")
         except TimeoutError as error:
             raise ChallengeTimedOut(
                 f"not answered within {LIMIT_S:g} s, and validators wait for 30; ask for fewer frames with FRAME_STRIDE"
             ) from error
-        stages = stages_of(answer.times, 0.0)
-        count_answered(metrics, wanted.challenge_id, answer, stages)
-        remember(history, request, "answered", answer=answer, stages=stages)
+        if answer is None:
+            metrics.challenges.labels("answered").inc()
+            metrics.last_answer.set_to_current_time()
+            remember(history, request, "answered")
+        else:
+            stages = stages_of(answer.times, 0.0)
+            count_answered(metrics, wanted.challenge_id, answer, stages)
+            remember(history, request, "answered", answer=answer, stages=stages)
         _log.info("challenge %s: %d actions", wanted.challenge_id, len(actions))
         content = actions_json(wanted.challenge_id, actions, time.perf_counter() - started)
         return Response(content, media_type="application/json")
 
-    async def _told(video_url: str, stake: float) -> tuple[Answer, list[Action]]:
-        answer = await challenges.answer(video_url, stake, aim)
+    async def _told(wanted: PrivateChallenge, stake: float) -> tuple[Answer | None, list[Action]]:
+        if not wanted.video_url:
+            pictures = pictures_by_number(wanted, settings.max_video_frames)
+            return None, await predictor(await scene_of_pictures(predictions, pictures, settings, aim.budget_s))
+        answer = await challenges.answer(wanted.video_url, stake, aim)
         colours = answer.shirts.seen if answer.shirts is not None else {}
         scene = await asyncio.to_thread(scene_of, answer.tracks, answer.keypoints, colours, answer.frame_count)
         return answer, await predictor(scene)
 
     return router
+
+
+async def admitted(request: Request, gate: Gate, predictions: Predictions, held: AsyncExitStack) -> PrivateChallenge:
+    """What is asked, by one who may ask. Pictures, and a body that is large for them, want a place, kept by `held`."""
+    try:
+        named = gate.named(request)
+    except GatewayError:
+        await discard_body(request, MAX_BODY_BYTES)
+        raise
+    if large := announced_bytes(request) > MAX_BODY_BYTES:
+        await held.enter_async_context(predictions.place())
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await read_pictures(request, gate.settings.max_predict_mb * 2**20)
+        except TimeoutError as error:
+            raise RequestTimedOut(f"the body did not come within {BODY_TIMEOUT_S:g} s; send URLs") from error
+    else:
+        body = bytearray(await read_body(request, MAX_BODY_BYTES))
+    form = await gate.proven(named, body)
+    wanted = read_form(body, PrivateChallenge, "challenge")
+    request.state.challenge_id = wanted.challenge_id
+    _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
+    if not (wanted.video_url or large):
+        await held.enter_async_context(predictions.place())
+    return wanted
 
 
 def private_aim(settings: Settings) -> Aim:
@@ -159,15 +209,21 @@ def private_aim(settings: Settings) -> Aim:
     return Aim(settings.frame_stride, settings.effective_pitch_stride, seconds, by_score=False)
 
 
-def video_of(wanted: PrivateChallenge) -> str:
-    """Where the video is. Raises BadChallenge for a challenge of another element."""
-    if wanted.video_url:
-        return wanted.video_url
-    asked = "image_url" if wanted.image_url else "frames" if wanted.frames else "nothing"
-    raise BadChallenge(
-        f"the challenge brings {asked} and no video_url: this miner answers football, the element that is registered "
-        "with `touchline register --element` has to be that"
-    )
+def pictures_by_number(wanted: PrivateChallenge, most: int) -> dict[int, Picture]:
+    """The pictures of a challenge without a video, by frame number: its frames, or image_url as frame 0.
+
+    Raises BadChallenge for numbers that no clip of at most so many frames has.
+    """
+    if not wanted.frames:
+        return {0: Picture("image_url", None, wanted.image_url)}
+    pictures: dict[int, Picture] = {}
+    for frame, picture in zip(wanted.frames, pictures_of(wanted.frames), strict=True):
+        if not 0 <= frame.frame_id < most:
+            raise BadChallenge(f"{picture.name}: a clip has the frames 0 to {most - 1}, see MAX_VIDEO_FRAMES")
+        if frame.frame_id in pictures:
+            raise BadChallenge(f"{picture.name} comes twice; number each picture as its place in the clip")
+        pictures[frame.frame_id] = picture
+    return pictures
 
 
 def actions_json(challenge_id: int | str, actions: Sequence[Action], processing_s: float) -> bytes:

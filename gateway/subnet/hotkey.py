@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ def load_hotkey(path: Path, remedy: str = NAME_IT) -> Keypair:
     is how another file is named.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is a pipe or device")  # which could be waited for without end
         data = path.read_bytes()
     except PermissionError as error:
         raise StartupError(
@@ -53,7 +56,10 @@ def load_hotkey(path: Path, remedy: str = NAME_IT) -> Keypair:
     except StartupError:
         raise
     except Exception as error:  # the library raises types of its own, and bare ones, for what it cannot read
-        raise StartupError(f"hotkey file {path} holds no usable key ({_reason(error)}); {remedy}") from error
+        raise StartupError(
+            f"hotkey file {path} holds no usable key ({_reason(error)}); "
+            f"`btcli wallet regen-hotkey --overwrite` writes it anew, from its mnemonic; or {remedy}"
+        ) from error
     return key
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final
+
+import orjson
 
 from gateway.errors import Unauthorized
 from gateway.subnet.signing import (
@@ -18,9 +20,12 @@ from gateway.subnet.signing import (
     Credentials,
     check_age,
     check_signature,
+    few_values,
     signed_messages,
 )
 
+SPELLED_BYTES: Final = 1024 * 1024
+"""Larger bodies are not spelled as Python's json does it, which is slow."""
 _NONCE: Final = re.compile(r"(\d{15,20})(_[A-Za-z0-9]{10})?")
 
 
@@ -48,33 +53,39 @@ def check_private_nonce(nonce: str, now_s: float | None = None) -> None:
     check_age(int(match[1]), now_s)
 
 
-def signed_forms(credentials: Credentials, body: bytes, own_hotkey: str) -> dict[str, list[bytes]]:
-    """What may have been signed, by the name of the form.
+def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> Iterator[tuple[str, bytes]]:
+    """What may have been signed, with the name of its form, the usual first.
 
     blake2b, which the subnet's validator signs: <nonce><blake2b-256 of the body>, nothing between and no miner. Its
     client may put blanks into the JSON after it was signed: the body in its compact spelling counts too.
     fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>.
     """
-    spellings = [body]
-    with suppress(ValueError, RecursionError):
-        parsed = json.loads(body)
-        for ascii_only in (False, True):
-            spellings.append(json.dumps(parsed, separators=(",", ":"), ensure_ascii=ascii_only).encode())
-    digests = (hashlib.blake2b(spelling, digest_size=32).hexdigest() for spelling in dict.fromkeys(spellings))
-    return {
-        "blake2b": [f"{credentials.nonce}{digest}".encode() for digest in digests],
-        "fiber": signed_messages(credentials.nonce, credentials.miner_hotkey or own_hotkey, body),
-    }
+    yield "blake2b", _blake2b(credentials.nonce, body)
+    miner = credentials.miner_hotkey or own_hotkey
+    yield "fiber", f"{credentials.nonce}:{miner}:{hashlib.sha256(body).hexdigest()}".encode()
+    # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
+    if few_values(body):
+        with suppress(ValueError, RecursionError):
+            yield "blake2b", _blake2b(credentials.nonce, orjson.dumps(parsed := orjson.loads(body)))
+            if len(body) <= SPELLED_BYTES:
+                yield "blake2b", _blake2b(credentials.nonce, json.dumps(parsed, separators=(",", ":")).encode())
+        if len(body) <= SPELLED_BYTES:
+            for message in signed_messages(credentials.nonce, miner, bytes(body))[1:]:
+                yield "fiber", message
 
 
-def signed_form(credentials: Credentials, body: bytes, own_hotkey: str) -> str:
+def signed_form(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> str:
     """The name of the form in which the request is signed. Raises Unauthorized where it is signed in none."""
     failed: Unauthorized | None = None
-    for form, messages in signed_forms(credentials, body, own_hotkey).items():
+    for form, message in signed_forms(credentials, body, own_hotkey):
         try:
-            check_signature(credentials.validator_hotkey, credentials.signature, messages)
+            check_signature(credentials.validator_hotkey, credentials.signature, [message])
         except Unauthorized as error:
             failed = error
         else:
             return form
     raise failed or Unauthorized("the request is not signed")
+
+
+def _blake2b(nonce: str, body: bytes | bytearray) -> bytes:
+    return f"{nonce}{hashlib.blake2b(body, digest_size=32).hexdigest()}".encode()

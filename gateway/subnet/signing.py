@@ -71,10 +71,14 @@ def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> list[bytes]:
     """
     spellings = [body]
     # A challenge is a few texts. Many small values cost time to spell anew, and whoever sends them has proven nothing.
-    if sum(map(body.count, _SEPARATORS)) <= MOST_VALUES:
+    if few_values(body):
         with suppress(ValueError, RecursionError):
             spellings.append(json.dumps(json.loads(body)).encode())
     return [f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode() for spelling in spellings]
+
+
+def few_values(body: bytes | bytearray) -> bool:
+    return sum(map(body.count, _SEPARATORS)) <= MOST_VALUES
 
 
 def key_message(nonce: str, miner_hotkey: str, uuid: str) -> bytes:

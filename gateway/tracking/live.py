@@ -19,8 +19,8 @@ VOTES_S: Final = 4.0
 """About so far back the classes of a track count."""
 REMEMBERED_S: Final = 10.0
 """Votes of a track that was not seen for so long are forgotten."""
-PITCH_S: Final = 1.0
-"""So long the last homography stands while the pitch is not seen, or not looked for."""
+PITCH_S: Final = 2.0
+"""So long the last homography stands while the pitch is not seen, or not looked for: it is every second, or sooner."""
 _GROUND_HALF_S: Final = 30.0
 """Half of what was said for a ground so long ago counts."""
 _FPS: Final = 1000

@@ -20,6 +20,8 @@ import httpx
 from gateway.errors import HostRefused
 from touchline import __version__
 
+LOCATION = "touchline_location"
+"""Among an answer's extensions: what its Location header says."""
 CONNECT_S = 5.0
 """For the name and the connection together."""
 _STAGGER_S = 0.25
@@ -198,9 +200,16 @@ async def video_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         trust_env=False,
         follow_redirects=False,
+        event_hooks={"response": [_keep_location]},
     )
     async with client:
         yield client
+
+
+async def _keep_location(response: httpx.Response) -> None:
+    """Put a redirect's target where httpx does not see it: it would raise for some, although it follows none."""
+    if "location" in response.headers:
+        response.extensions[LOCATION] = response.headers.pop("location")
 
 
 class _Direct(httpx.AsyncBaseTransport):
@@ -269,10 +278,16 @@ class _Proxied(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not self._allow_private:
-            # A name that only the proxy can resolve is the proxy's to judge.
-            with suppress(httpcore.ConnectError, TimeoutError):
+            host = request.url.raw_host.decode("ascii").rstrip(".")
+            try:
                 async with asyncio.timeout(CONNECT_S):
-                    refuse_private(request.url.host, await resolve(request.url.host, 0))
+                    addresses = await resolve(host, 0)
+            except (httpcore.ConnectError, TimeoutError):
+                # A name that only the proxy can resolve is the proxy's to judge; a spelling of an address is none.
+                if not re.fullmatch(r"([a-z0-9_-]+\.)*[a-z][a-z0-9-]*", host):
+                    raise refused(host) from None
+            else:
+                refuse_private(host, addresses)
         return await super().handle_async_request(request)
 
 
@@ -281,10 +296,14 @@ def refuse_private(host: str, addresses: list[str]) -> None:
     inner = [address for address in addresses if not is_public(ip_address(address))]
     if inner:
         _log.debug("a video of %s was asked for, which is %s", host[:200], inner[0])
-        raise HostRefused(
-            f"the host {host[:200]} is not on the public internet; give a public URL "
-            "(an operator who wants it all the same sets ALLOW_PRIVATE_VIDEO_HOSTS)"
-        )
+        raise refused(host)
+
+
+def refused(host: str) -> HostRefused:
+    return HostRefused(
+        f"the host {host[:200]} is not on the public internet; give a public URL "
+        "(an operator who wants it all the same sets ALLOW_PRIVATE_VIDEO_HOSTS)"
+    )
 
 
 async def resolve(host: str, port: int) -> list[str]:

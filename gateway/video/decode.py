@@ -24,11 +24,14 @@ from gateway.video.growing_file import GrowingFile
 from gateway.video.scale import Scaler
 from touchline.contract import Letterbox
 from touchline.video_rate import LOOKAHEAD, frame_rate, is_usual
-from touchline.video_read import UnreadableVideo, no_frame, open_video, packets, turn, video_stream
+from touchline.video_read import UnreadableVideo, no_frame, open_video, packets, turn, turn_of, video_stream
 
 _log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.uint8]
+
+_SIDEWAYS = (90, 270)
+"""Degrees by which turned pictures change width with height."""
 
 
 class DecodingStopped(Exception):
@@ -134,6 +137,10 @@ class Decoder:
         self._samples = iter(())
         self._pending = None
         if self._container is not None:
+            # FFmpeg's threads end what they are at. PyAV would wait for them too, but hold the GIL.
+            for stream in self._container.streams.video:
+                if stream.codec_context is not None:
+                    stream.codec_context.flush_buffers()
             self._container.close()
             self._container = None
 
@@ -152,7 +159,7 @@ class Decoder:
 
     def _open(self) -> VideoInfo:
         container, stream = self._reopen()
-        incoming = packets(container, stream)
+        incoming = packets(container, stream, self._is_stopped)
         first = [] if is_usual(stream.average_rate) else list(islice(incoming, LOOKAHEAD))
         fps = float(frame_rate(stream, first))
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -161,14 +168,15 @@ class Decoder:
         frames = stream.frames
         if duration_s and is_usual(stream.average_rate):
             frames = min(frames, round(duration_s * fps))
-        self._samples = self._sample(self._frames(chain(first, incoming), stream))
+        told = turn(stream)
+        self._samples = self._sample(self._frames(chain(first, incoming), stream, told in _SIDEWAYS))
         self._pending = next(self._samples, None)
         if self._pending is None:
             raise no_frame(self._file)
-        degrees = turn(self._pending[1])
+        degrees = turn_of(self._pending[1]) if told is None else told
         if not (width and height):  # the header is damaged, and NVDEC was not asked
             width, height = self._pending[1].width, self._pending[1].height
-        self._letterbox = Letterbox(*((height, width) if degrees in (90, 270) else (width, height)), *self._size)
+        self._letterbox = Letterbox(*((height, width) if degrees in _SIDEWAYS else (width, height)), *self._size)
         self._scaler = Scaler(*self._letterbox.content_size, degrees)
         return VideoInfo(self._letterbox, fps, frames, duration_s)
 
@@ -185,14 +193,18 @@ class Decoder:
         return self._container, stream
 
     def _frames(
-        self, incoming: Iterator[av.Packet], stream: av.video.stream.VideoStream
+        self, incoming: Iterator[av.Packet], stream: av.video.stream.VideoStream, sideways: bool
     ) -> Iterator[av.VideoFrame | None]:
         """All frames, by NVDEC where it is wanted and takes the stream; by the CPU from where NVDEC fails on."""
         context, done = None, 0
         source = stream.codec_context
         if self._nvdec and source.width and source.height:
-            size = Letterbox(source.width, source.height, *self._size).content_size
-            context = nvdec_context(stream, *size, self._gpu)
+            # NVDEC scales what lies on its side as it lies.
+            if sideways:
+                height, width = Letterbox(source.height, source.width, *self._size).content_size
+            else:
+                width, height = Letterbox(source.width, source.height, *self._size).content_size
+            context = nvdec_context(stream, width, height, self._gpu)
         try:
             for frame in decode(incoming, stream, context, self._is_due):
                 done += 1
@@ -202,9 +214,15 @@ class Decoder:
             self.nvdec_failed = True
             container, stream = self._reopen()
             again = decode(
-                packets(container, stream), stream, None, lambda number: number >= done and self._is_due(number)
+                packets(container, stream, self._is_stopped),
+                stream,
+                None,
+                lambda number: number >= done and self._is_due(number),
             )
             yield from islice(again, done, None)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _is_due(self, number: int) -> bool:
         """Every FRAME_STRIDE-th frame since the last one that was sampled."""

@@ -9,6 +9,8 @@ import re
 import socket
 import ssl
 import time
+import zlib
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -17,8 +19,10 @@ from typing import NoReturn
 import httpx
 
 from gateway.errors import BadChallenge, BadVideo, DownloadFailed, DownloadTimedOut, GatewayError
+from gateway.video.addresses import LOCATION
 from gateway.video.growing_file import GrowingFile
 from gateway.video.links import confirmed, direct, is_drive, page_kind, shown
+from gateway.video.unpacking import Unpacker
 
 MAX_REDIRECTS = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
@@ -28,7 +32,13 @@ _WHOLE = (200, 203)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429, *range(500, 600))
 """What the same request may be answered differently next time."""
-_DECODED = ("identity", "gzip", "x-gzip", "deflate")
+_UNPACKED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_PACKED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip")
+"""Content codings that change a body and that nobody here undoes (IANA's registry). What else hosts write there, as
+"", "none", "utf-8" or "aws-chunked", changes nothing."""
+_SCHEMES = ("http", "https")
+_NO_DATE = (TypeError, ValueError, OverflowError)
+"""What is raised for dates of a host that are none."""
 _PAGE_BYTES = 1 << 20
 _SNIFFED = 512
 
@@ -54,6 +64,8 @@ class _Part:
     """One behind its last byte; None where the answer does not tell."""
     total: int | None = None
     """Bytes of the whole file; None likewise."""
+    coding: str = ""
+    """What the body is compressed with, which an Unpacker undoes."""
 
 
 async def download(
@@ -109,11 +121,12 @@ class _Download:
 
     async def run(self) -> None:
         failure: _Again | None = None
+        failed_in_a_row, asked = 0, time.monotonic()
+        last_new = asked
         try:
             async with self._patience:
-                failed_in_a_row, last_new = 0, time.monotonic()
                 while True:
-                    before = self._file.written
+                    before, asked = self._file.written, time.monotonic()
                     try:
                         self._attempts += 1
                         await self._attempt()
@@ -129,6 +142,9 @@ class _Download:
                     failed_in_a_row += 1
                     await asyncio.sleep(wait_s)
         except TimeoutError as error:
+            if failure is not None and time.monotonic() - asked < self._silence_s / 2:
+                # It did answer, and badly; the time was over in between.
+                raise self._after_all(failure) from failure
             raise DownloadTimedOut(
                 f"the host of {self._shown} was silent for {self._silence_s:g} s (DOWNLOAD_TIMEOUT_S)"
                 f"{f', before that: {failure}' if failure else '; send the challenge again'}"
@@ -153,7 +169,7 @@ class _Download:
             raise _Again(
                 DownloadTimedOut(f"the host of {self._shown} could not be connected to in time ({_why(error)})")
             ) from error
-        except httpx.DecodingError as error:
+        except zlib.error as error:
             raise DownloadFailed(f"{self._shown} is compressed, and damaged: {_why(error)}") from error
         except httpx.ProxyError as error:
             raise _Again(DownloadFailed(f"VIDEO_PROXY does not fetch {self._shown}: {_why(error)}")) from error
@@ -181,8 +197,8 @@ class _Download:
 
     async def _leads_to(self, response: httpx.Response, url: httpx.URL) -> httpx.URL | None:
         """Where an answer sends us; None when it is the last."""
-        if response.status_code in _REDIRECTS and "location" in response.headers:
-            return self._redirected(url, response.headers["location"])
+        if response.status_code in _REDIRECTS and LOCATION in response.extensions:
+            return self._redirected(url, response.extensions[LOCATION])
         if response.status_code in _WHOLE and is_drive(url) and _is_html(response):
             target = confirmed(await _start_of(response), url)
             if target is None:
@@ -196,13 +212,15 @@ class _Download:
     def _redirected(self, url: httpx.URL, location: str) -> httpx.URL:
         try:
             target = url.join(location)
+            if target.scheme not in _SCHEMES:
+                raise DownloadFailed(
+                    f"{self._shown} redirects to {target.scheme[:20] or 'nothing'}:; only http and https are followed"
+                )
+            if _has_host(target):
+                return direct(target)
         except (httpx.InvalidURL, ValueError) as error:
             raise DownloadFailed(f"{self._shown} redirects to what is no URL") from error
-        if not _is_http(target):
-            raise DownloadFailed(
-                f"{self._shown} redirects to {target.scheme[:20] or 'nothing'}:; only http and https are followed"
-            )
-        return direct(target)
+        raise DownloadFailed(f"{self._shown} redirects to what is no URL")
 
     def _part(self, response: httpx.Response, *, resumed: bool) -> _Part:
         """Which bytes the body holds. Raises for an answer that holds none."""
@@ -211,26 +229,24 @@ class _Download:
             raise _Again(DownloadFailed(self._answered(response)), _retry_after(response))
         if status not in (*_WHOLE, httpx.codes.PARTIAL_CONTENT):
             raise DownloadFailed(self._answered(response))
-        encodings = response.headers.get_list("content-encoding", split_commas=True)
-        unknown = [name for name in encodings if name.strip().lower() not in _DECODED]
-        if unknown:
+        named = [name.strip().lower() for name in response.headers.get_list("content-encoding", split_commas=True)]
+        codings = [name for name in named if name in _PACKED or name in _UNPACKED]
+        if len(codings) > 1 or any(name in _PACKED for name in codings):
+            # Of two, each could make a thousand bytes of one.
             raise DownloadFailed(
-                f"{self._shown} comes with content-encoding {unknown[0][:50]}, which was not asked for; use gzip"
+                f"{self._shown} comes with content-encoding {', '.join(codings)[:50]}, not asked for; use gzip or none"
             )
-        if encodings:
-            # httpx does not know that x-gzip is gzip (RFC 9110, 8.4.1.3).
-            response.headers["content-encoding"] = ", ".join(encodings).lower().replace("x-gzip", "gzip")
-        encoded = any(name.strip().lower() != "identity" for name in encodings)
+        encoded = bool(codings)
         length = response.headers.get("content-length", "")
         size = int(length) if re.fullmatch(r"[0-9]{1,18}", length) and not encoded else None
         part = _Part(0, size, size)
         if status == httpx.codes.PARTIAL_CONTENT:
             part = self._ranged(response, part, resumed=resumed)
-            if encoded:
-                # The range counts compressed bytes.
-                if part.start or part.end != part.total:
-                    raise DownloadFailed(f"{self._shown} answers a part of what is compressed, which helps nobody")
-                part = _Part()
+            if encoded and (part.start or part.end != part.total):
+                raise self._cannot_resume(f"{self._shown} answers a part of what is compressed")
+        if encoded:
+            # Length and range count compressed bytes.
+            part = _Part(coding=_UNPACKED[codings[0]])
         validator = "" if encoded else _validator(response)
         if part.start and validator not in ("", self._validator):
             raise self._cannot_resume(f"{self._shown} changed while it was downloaded")
@@ -269,7 +285,7 @@ class _Download:
         before = self._file.written
         position, start = part.start, b""
         loop = asyncio.get_running_loop()
-        async for piece in response.aiter_bytes():
+        async for piece in self._pieces(response, part):
             self._patience.reschedule(loop.time() + self._silence_s)
             if position < _SNIFFED and part.start == 0 and page_kind(start := start + piece[:_SNIFFED]):
                 raise BadVideo(f"{self._shown} answers {page_kind(start)} instead of a video; give the file's own URL")
@@ -283,13 +299,32 @@ class _Download:
             position += len(piece)
         if part.end is not None and position != part.end:
             raise _Again(DownloadFailed(f"{self._shown} broke off after {position} of {part.end} bytes"))
-        if part.total is None and self._file.written > position:
+        if part.total is None and part.end is None and self._file.written > position:
             self._changed()
-        if part.total is not None and self._file.written < part.total:
-            missing = f"{self._shown} answers {self._file.written} of {part.total} bytes"
+        total = part.total if part.end is None or part.total is not None else self._file.size
+        if total is not None and self._file.written < total:
+            missing = f"{self._shown} answers {self._file.written} of {total} bytes"
             if self._file.written == before:
                 raise DownloadFailed(f"{missing} and nothing more; the challenge needs a URL that answers 200")
             raise _Again(DownloadFailed(missing))
+
+    async def _pieces(self, response: httpx.Response, part: _Part) -> AsyncIterator[bytes]:
+        """The body, unpacked, and no more of it than was told. Raises _Again where its compression has no end."""
+        if part.coding:
+            unpacker, empty = Unpacker(part.coding), True
+            async for packed in response.aiter_raw():
+                empty = False
+                for piece in unpacker.pieces(packed):
+                    yield piece
+            if not (unpacker.ended or empty):
+                raise _Again(DownloadFailed(f"{self._shown} is compressed, and cut off"))
+            return
+        left = part.end - part.start if part.end is not None else self._max_bytes + 1
+        async for piece in response.aiter_raw():
+            if not left:
+                return
+            yield piece[:left]
+            left = max(0, left - len(piece))
 
     def _check_nothing_left(self, response: httpx.Response) -> None:
         """416 to a request for more: that the file ends where ours does."""
@@ -343,28 +378,30 @@ class _Download:
 def _parsed(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
+        fine = parsed.scheme in _SCHEMES and _has_host(parsed)
     except (httpx.InvalidURL, ValueError) as error:
         raise BadChallenge(f"the URL is not valid: {str(error)[:200]}") from error
-    if not _is_http(parsed):
+    if not fine:
         raise BadChallenge("the URL is not http(s)://HOST[:PORT]/PATH")
     return parsed
 
 
-def _is_http(url: httpx.URL) -> bool:
-    return url.scheme in {"http", "https"} and bool(url.host) and (url.port is None or 0 < url.port < 65536)
+def _has_host(url: httpx.URL) -> bool:
+    """And a port that there is. Raises ValueError for a name in Punycode that stands for none."""
+    return bool(url.host) and (url.port is None or 0 < url.port < 65536)
 
 
 def _validator(response: httpx.Response) -> str:
     """What If-Range may carry (RFC 9110, 13.1.5): a strong ETag, or a date at least a second before the answer's."""
     etag = str(response.headers.get("etag", ""))
-    if re.fullmatch(r'"[^"]*"', etag):
+    if re.fullmatch(r'"[ !#-~]*"', etag):
         return etag
     modified = str(response.headers.get("last-modified", ""))
     try:
         age = parsedate_to_datetime(response.headers.get("date", "")) - parsedate_to_datetime(modified)
-    except (TypeError, ValueError):
+    except _NO_DATE:
         return ""
-    return modified if age.total_seconds() >= 1 else ""
+    return modified if age.total_seconds() >= 1 and modified.isascii() else ""
 
 
 def _retry_after(response: httpx.Response) -> float:
@@ -374,7 +411,7 @@ def _retry_after(response: httpx.Response) -> float:
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except _NO_DATE:
         return 0.0
 
 
@@ -403,5 +440,6 @@ def _why(error: BaseException) -> str:
     """What failed, in words: some errors have none of their own."""
     for cause in _causes(error):
         if str(cause):
-            return str(cause)[:300]
+            # h11 quotes what it cannot read as a whole.
+            return str(cause).partition(": bytearray(")[0][:300]
     return type(error).__name__

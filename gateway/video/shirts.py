@@ -40,6 +40,8 @@ def shirt_colours(frame: npt.NDArray[np.uint8], xyxy: Floats, letterbox: Letterb
 
     NaN for boxes that are out of the picture.
     """
+    if not len(xyxy):
+        return np.empty((0, 3), np.float32)
     height, width = frame.shape[:2]
     corners = letterbox.to_input(xyxy.reshape(-1, 2, 2))
     low, size = corners[:, 0], corners[:, 1] - corners[:, 0]

@@ -63,8 +63,10 @@ class Sparing:
                     self._look(following)
                 self._disposable.discard(pts)
                 place = bisect_left(self._shown, (pts,))
-                is_last = place == len(self._shown) - 1
-                number = self._gone + place - bisect_left(self._hidden, pts)
+                hidden = bisect_left(self._hidden, pts)
+                # So far as is seen; what an edit list cuts away at the end does not count.
+                is_last = len(self._shown) - 1 - place == len(self._hidden) - hidden
+                number = self._gone + place - hidden
                 if not self._trusted or is_last or wanted(number):
                     yield packet
                 else:

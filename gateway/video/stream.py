@@ -18,9 +18,11 @@ import av
 import av.container
 import numpy as np
 
+from gateway.memory import give_back
+from gateway.video.certificate import untrusted, why_not_trusted
 from gateway.video.cutting import Connection
 from gateway.video.playlist import Reader, is_playlist
-from touchline.video_live import StreamFailed, check_size, open_stream, set_up, why
+from touchline.video_live import StreamFailed, Trust, check_size, open_stream, set_up, why
 from touchline.video_read import UnreadableVideo, decoded, open_video, packets
 
 THREAD: Final = "camera"
@@ -57,6 +59,8 @@ class Place:
     """Address and port that are connected to."""
     host: str = ""
     """Name that a web server is asked for."""
+    trust: Trust | None = None
+    """Of TLS; None: any certificate will do, or it is not spoken."""
     address_of: Callable[[str, int], str] | None = None
     """Judges the hosts that a playlist names, and gives their addresses; raises for those that may not be asked."""
     file: Path | None = None
@@ -232,18 +236,20 @@ class Stream:
             failed = StreamFailed("broken", f"reading failed: {type(error).__name__}")
         self.ended = failed
         self._tell()
+        give_back()
 
     def _watch(self) -> None:
         place, reader = self._place, None
         connection = self._connection = Connection(*place.peer)
         if place.address_of is not None and is_playlist(place.address):
-            reader = Reader(place.address, place.address_of, self._timeout_s)
+            reader = Reader(place.address, place.address_of, self._timeout_s, place.trust)
         try:
             container = open_stream(
                 place.address,
                 transport=place.transport,
                 timeout_s=self._timeout_s,
                 host=place.host,
+                trust=place.trust,
                 playlist=reader.open if reader else None,
             )
             connection.opened()
@@ -252,6 +258,10 @@ class Stream:
         except Exception as error:
             if reader is not None and reader.refused is not None:
                 raise StreamFailed("not_allowed", "the playlist names an address where cameras may not be") from None
+            if reader is not None and reader.untrusted is not None:
+                raise untrusted(reader.untrusted) from None
+            if place.trust is not None and isinstance(error, StreamFailed) and error.code == "bad_url":
+                raise why_not_trusted(place.peer, place.trust, self._timeout_s) or error from None
             raise error from None
         finally:
             connection.closed()

@@ -28,6 +28,8 @@ from benchmarks import (
     limit,
     long_strides,
     memory,
+    predict,
+    private,
     reference,
     trade_off,
     transport,
@@ -219,6 +221,21 @@ def test_concurrency(run: Run, tmp_path: Path, engine: Path) -> None:
     numbers = run(concurrency.main, "--runs", 1, "--at-once", 2, "--video", video, "--repository", engine)
     assert [one["frames"] for one in numbers["runs"]["at once"]] == [40]
     assert len(numbers["runs"]["at once"][0]["each_s"]) == 2
+
+
+def test_pictures_of_a_request(run: Run, tmp_path: Path, engine: Path) -> None:
+    video = make_video(tmp_path / "video.mp4", 20)
+    numbers = run(predict.main, "--runs", 4, "--frames", 1, 2, "--video", video, "--repository", engine)
+    ways = {"both models alone", "POST /predict, 1 a request", "POST /predict, 2 a request"}
+    assert ways <= numbers.keys() and all(0 < numbers[way]["median_ms"] <= numbers[way]["p95_ms"] for way in ways)
+
+
+def test_a_clip_of_the_private_track(run: Run, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = ClipPaths(make_video(tmp_path / "video.mp4", 20), tmp_path, tmp_path / "actions.json")
+    clip.actions.write_text('[{"frame": 3, "action": "pass"}]')
+    monkeypatch.setattr(private, "demo_clip", lambda _: clip)
+    numbers = run(private.main, "--runs", 1, "--pictures", 5, "--repository", engine)
+    assert numbers["true"] == 1 and len(numbers["seconds"]) == len(numbers["scores"]) == 1
 
 
 _REFERENCE = """#!/bin/sh

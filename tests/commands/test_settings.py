@@ -58,6 +58,32 @@ def test_secrets_are_not_shown(listed: Listed, capfd: pytest.CaptureFixture[str]
     assert "hidden" not in capfd.readouterr().out
 
 
+def test_names_that_nothing_reads_are_told_with_the_one_that_was_meant(
+    listed: Listed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "WALLET_NAME" not in listed("WALET_NAME=mine\nGPUS=0\nCOMPOSE_FILE=x\nGRAFANA_PORT=3001\n", "--changed")
+    assert run(["settings", "--changed"]) == 0
+    said = capfd.readouterr().err
+    assert "WALET_NAME (WALLET_NAME?)" in said and "GRAFANA" not in said and "COMPOSE" not in said
+
+
+@pytest.mark.parametrize("text", ["PORT: 8000\n", 'PORT="8000\n', "set PORT=8000\n"])
+def test_a_line_that_would_be_left_out_is_refused(
+    text: str, listed: Listed, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text(f"# one\n{text}")
+    assert run(["settings"]) == 1
+    assert "error: .env: line 2 is no NAME=value" in capfd.readouterr().err
+
+
+def test_a_number_with_a_unit_is_told_what_to_write(
+    listed: Listed, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("QUEUE_S=10s\n")
+    assert run(["settings"]) == 1
+    assert "QUEUE_S '10s': write a number in digits and a point alone, without a unit" in capfd.readouterr().err
+
+
 def test_what_a_zero_stands_for(listed: Listed) -> None:
     rows = listed("DEVICE=cpu\nPITCH_STRIDE=4\n")
     assert rows["BATCH_SIZE"][0] == "0 (16 here)"

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from commands.watch import cameras_of, settings_for
+from gateway.live.config import camera_config
 from gateway.settings import Settings
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
@@ -95,3 +96,9 @@ def test_files_of_several_folders_share_the_one_above(tmp_path: Path, monkeypatc
     assert files == tmp_path
     assert [camera["url"] for camera in cameras] == ["file:a/x.mp4", "rtsp://10.0.0.5/b", "file:b/c/y%231.mp4"]
     assert [camera.get("loop", False) for camera in cameras] == [True, False, True]
+
+
+def test_certificates_are_looked_at_unless_any_will_do() -> None:
+    for any_certificate in (False, True):
+        (camera,), _ = cameras_of(["rtsps://10.0.0.5/b"], any_certificate=any_certificate)
+        assert camera_config(camera).verify is not any_certificate

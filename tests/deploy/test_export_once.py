@@ -363,6 +363,15 @@ def test_missing_weights_are_named(host: Host) -> None:
     assert not host.calls
 
 
+def test_a_link_that_leads_nowhere_does_not_give_way_to_the_bundled_model(host: Host) -> None:
+    (host.root / "weights" / "player.pt").unlink()
+    (host.root / "weights" / "player.pt").symlink_to("/nowhere/best.pt")
+    refused = host.export()
+    assert refused.returncode == 1
+    assert "player.pt is a link" in refused.stderr
+    assert not host.calls
+
+
 def test_the_real_command_takes_these_options(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Parsed by the command itself, which then stops because TensorRT is not here; a wrong option would end in 2."""
     host.export(PLAYER_WEIGHTS="gone.pt", PITCH_WEIGHTS="gone.pt", BALL_WEIGHTS="gone.pt")

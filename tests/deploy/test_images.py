@@ -19,6 +19,7 @@ from local.child_process import end_with_parent
 from local.stack import make_keys
 from local.triton import DEFAULT_ENVIRONMENT, _libpython_folder, free_ports
 from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
+from tests.support.pictures import picture
 from tests.support.quick_models import write_quick_models
 
 DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
@@ -206,6 +207,59 @@ def test_the_built_gateway_speaks_to_the_chain(built: Path, tmp_path: Path) -> N
     )
     assert made.returncode == 0, made.stdout + made.stderr
     assert (wallets / "w" / "hotkeys" / "default").exists()
+
+
+def test_the_one_image_of_the_private_track_is_asked_as_a_spot_check_asks(built: Path, tmp_path: Path) -> None:
+    """No wallet, no console, no signature: /docs until it answers 200, then a challenge, and an end when told to."""
+    dockerfile = instructions(DEPLOY / "private.Dockerfile")
+    steps = {instruction.value for instruction in dockerfile if instruction.stage == "build"}
+    others = (instructions(DEPLOY / f"{name}.Dockerfile") for name in ("gateway", "triton-cpu"))
+    installs = {
+        each.value for other in others for each in other if each.name == "RUN" and "uv pip install" in each.value
+    }
+    assert installs <= steps, "the same pins as in the two images"
+    opt, (port, triton_port) = built / "opt", free_ports(2)
+    shutil.copy2(DEPLOY / "triton-cpu-entrypoint.sh", opt / "tritonserver/bin/entrypoint")
+    shutil.copy2(DEPLOY / "private-entrypoint.sh", opt / "touchline/bin/entrypoint")
+    (variables,) = [each.value for each in dockerfile if each.name == "ENV"]
+    (python,) = (path.name for path in (opt / "tritonserver").glob("lib/python3.*"))
+    environment = {
+        **dict(word.split("=", 1) for word in variables.split()),
+        "PATH": "/usr/bin:/bin",
+        "LD_LIBRARY_PATH": _libpython_folder(opt / "tritonserver", python),
+        "OPT": str(opt),
+        "MODEL_REPOSITORY": str(write_quick_models(tmp_path / "models")),
+        "TRITON_PORT": str(triton_port),
+        "TMPDIR": str(tmp_path),
+        "NODES_FILE": str(tmp_path / "nodes.json"),
+        **{"HOST": "127.0.0.1", "PORT": str(port), "CONSOLE_PORT": "0", "METRICS_PORT": "0"},
+        **dict.fromkeys(["VERIFY_ENABLED", "BLACKLIST_ENABLED", "VERIFY", "BLACKLIST"], "false"),
+        **{"NETUID": "44", "SPOTCHECK_MODE": "true"},
+    }
+    with (tmp_path / "log").open("wb") as log:
+        image = subprocess.Popen(
+            ["sh", str(opt / "touchline/bin/entrypoint")],
+            env=environment,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,  # noqa: PLW1509
+        )
+        try:
+            deadline = time.monotonic() + 240
+            while (docs := ask(f"http://127.0.0.1:{port}/docs")) is None or docs.status_code != 200:
+                assert time.monotonic() < deadline and image.poll() is None, (tmp_path / "log").read_text()[-3000:]
+                time.sleep(0.2)
+            challenge = {"challenge_id": "s", "video_url": None, "frames": [{"frame_id": 0, "data": picture(9)}]}
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/challenge", json=challenge, headers={"X-Miner-Hotkey": "a"}, timeout=60
+            )
+        finally:
+            image.terminate()
+            status = image.wait(30)
+    assert status == 0, (tmp_path / "log").read_text()[-3000:]
+    assert answer.json()["prediction"] == {"type": "soccer_action", "items": []}
+    assert "hotkey none" in (tmp_path / "log").read_text()
 
 
 def run_build_stage(dockerfile: Path, root: Path) -> None:

@@ -18,6 +18,7 @@ from local.stack import LocalStack, local_stack
 from local.triton import free_ports
 from tests.deploy.files import DEPLOY, compose
 from tests.deploy.prometheus_server import PrometheusServer, binary
+from tests.support.pictures import picture
 from tests.support.quick_models import write_quick_models
 from tests.support.videos import make_video
 
@@ -52,6 +53,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
         "DEVICE": "cpu",
         "SCORE_CHALLENGES": "true",
         "LIVE": "true",
+        "PROTOCOLS": "soccer,predict",
         "CONSOLE_PORT": str(free_ports(1)[0]),
     }
     settings |= {"CAMERAS_FILE": str(cameras), "LIVE_FILES_DIR": str(folder)}
@@ -66,6 +68,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
         with PrometheusServer(directory / "prometheus", targets) as prometheus:
             prometheus.until(lambda: len(prometheus.query("up == 1")) == 3, "all targets are up")
             prometheus.until(lambda: prometheus.query("touchline_inference_ready == 1"), "the gateway is ready")
+            pictures = {"frames": [{"frame_id": number, "data": picture(9)} for number in range(2)]}
+            assert httpx.post(f"{stack.gateway.url}/predict", json=pictures, timeout=30).json()["success"]
+            prometheus.until(
+                lambda: prometheus.query("touchline_prediction_pictures_sum == 2"), "pictures were counted"
+            )
             for number, name in enumerate(("watched.mp4", "watched-again.mp4"), 1):
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'

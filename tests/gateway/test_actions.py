@@ -9,7 +9,7 @@ import pytest
 
 from demo.match import Match
 from gateway.actions import everything, spotted
-from gateway.scene import NO_TEAM, Scene, from_body, sides, teams_by_shirt
+from gateway.scene import NO_TEAM, Scene, from_body, sides, teams_by_shirt, teams_in
 from touchline.actions import score_actions
 
 FPS = 25.0
@@ -166,6 +166,19 @@ def test_teams_by_two_colours_and_whoever_wears_a_third() -> None:
     assert teams[3] == teams[19] == NO_TEAM
     assert len(set(teams[[0, 1, 2, 4, 9]].tolist())) == len(set(teams[10:19].tolist())) == 1
     assert teams[0] != teams[10]
+
+
+def test_the_teams_of_very_many_pictures_are_one_and_the_lighter_shirts_are_the_first() -> None:
+    rng = np.random.default_rng(6)
+    pictures = []
+    for _ in range(250):
+        dark = rng.random(22) < 0.5
+        shirts = np.where(dark[:, None], (25, 30, -40), (80, -40, 50)) + rng.normal(0, 3, (22, 3))
+        pictures.append((shirts.astype(np.float32), np.where(np.arange(22) < 20, 2, 1)))
+    teams = teams_in(pictures)
+    for (seen, classes), team in zip(pictures, teams, strict=True):
+        assert np.array_equal(team, np.where(classes == 2, (seen[:, 0] < 50).astype(int), NO_TEAM))
+    assert teams_in([]) == []
 
 
 def test_shirts_of_one_colour_are_no_teams() -> None:

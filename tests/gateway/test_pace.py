@@ -168,6 +168,11 @@ def test_the_next_challenge_knows_what_the_last_one_learned() -> None:
     assert max(again.strides) <= 1.3 * again.pace.planned + 1, "planned for the engine as it is"
 
 
+def test_bursts_of_other_work_are_not_taken_for_the_machine() -> None:
+    """Half a second in three the engine is eight times slower: no reason to give the answer up as late."""
+    assert run(BY_SCORE, warm_up=2.0, slower=lambda now: 8.0 if now % 3 < 0.5 else 1.0).ended_s <= LATEST_S
+
+
 def test_challenges_that_share_the_machine_get_a_share_each() -> None:
     alone, two = run(), run(under_way=2)
     assert two.ended_s <= 12.5

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.app import build_app
+from gateway.app import address_of, build_app
+from gateway.errors import StartupError
 from gateway.settings import Settings
 from local.stack import make_keys
 
@@ -62,6 +63,32 @@ def test_mps_is_the_cpu_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize(
+    ("protocols", "verify_enabled", "wanted"),
+    [
+        ("predict", True, False),
+        ("private", False, False),
+        ("private,predict", False, False),
+        ("private", True, True),
+        ("soccer,private", False, True),
+    ],
+)
+def test_a_wallet_is_wanted_only_where_something_is_signed_for_it(
+    protocols: str, verify_enabled: bool, wanted: bool, tmp_path: Path
+) -> None:
+    settings = Settings(
+        _env_file=None, wallet_path=tmp_path / "none", protocols=protocols, verify_enabled=verify_enabled
+    )
+    if wanted:
+        with pytest.raises(StartupError, match="hotkey file"):
+            address_of(settings)
+    else:
+        assert address_of(settings) == ""
+        keys = make_keys(tmp_path)
+        own: dict[str, Any] = {name.lower(): value for name, value in keys.environment().items()}
+        assert address_of(Settings(_env_file=None, protocols=protocols, **own)) == keys.miner.ss58_address
+
+
+@pytest.mark.parametrize(
     ("value", "meant"),
     [("soccer", ("soccer",)), ("Predict, private,", ("predict", "private")), ("predict,predict", ("predict",))],
 )
@@ -77,3 +104,17 @@ def test_protocols_that_are_none_are_refused_with_those_there_are(value: str, mo
     monkeypatch.setenv("PROTOCOLS", value)
     with pytest.raises(ValidationError, match="soccer, predict, private"):
         Settings(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MIN_STAKE_THRESHOLD", "inf"), ("CHALLENGE_TIMEOUT_S", "inf"), ("CONFIDENCE", "nan"), ("NETUID", "-1")],
+)
+def test_numbers_that_mean_nothing_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError):
+        given(monkeypatch, name, value)
+
+
+def test_a_home_that_nobody_knows_is_left_for_whoever_looks_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = given(monkeypatch, "WALLET_PATH", "~nobody-of-this-name/wallets")
+    assert path == Path("~nobody-of-this-name/wallets")

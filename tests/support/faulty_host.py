@@ -70,7 +70,7 @@ class FaultyHost:
             await asyncio.sleep(60)
         length = {"Transfer-Encoding": "chunked"} if reply.chunked else {"Content-Length": str(len(body))}
         head = "".join(f"{name}: {value}\r\n" for name, value in (length | said | dict(reply.headers)).items() if value)
-        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode())
+        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1"))
         sent = body[: reply.cut]
         if reply.chunked:
             for start in range(0, len(sent), 10_000):

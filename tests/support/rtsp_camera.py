@@ -9,6 +9,7 @@ import itertools
 import re
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -110,11 +111,12 @@ class RtspCamera:
         digest: bool = True,
         udp: bool = True,
         tcp: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`udp`, `tcp`: which transports it has."""
         self.film = film or numbered_film()
         self.user, self.password, self.digest = user, password, digest
-        self.udp, self.tcp = udp, tcp
+        self.udp, self.tcp, self.tls = udp, tcp, tls
         self.stalled = False
         """Connections stay, nothing comes any more, and no request is answered: a network that is cut."""
         self.muted = False
@@ -135,6 +137,8 @@ class RtspCamera:
         """What DESCRIBE is answered with."""
         self.dialled: list[float] = []
         """time.monotonic() of each connection."""
+        self.asked: list[str] = []
+        """Methods of the requests that came."""
         self.torn_down = 0
         """Sessions that ended with TEARDOWN."""
         self.sent = 0
@@ -149,7 +153,7 @@ class RtspCamera:
 
     @property
     def url(self) -> str:
-        return f"rtsp://127.0.0.1:{self.port}/stream"
+        return f"rtsp{'s' if self.tls else ''}://127.0.0.1:{self.port}/stream"
 
     @property
     def open_connections(self) -> int:
@@ -172,7 +176,7 @@ class RtspCamera:
         """Listen; after `kill` on the same port again."""
 
         async def listen() -> None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
             self.port = self._server.sockets[0].getsockname()[1]
 
         asyncio.run_coroutine_threadsafe(listen(), self._loop).result(5)
@@ -223,6 +227,7 @@ class _Session:
     async def run(self) -> None:
         try:
             while (request := await self._request()) is not None:
+                self._camera.asked.append(request[0])
                 while self._camera.stalled:
                     await asyncio.sleep(0.02)
                 self._camera.torn_down += request[0] == "TEARDOWN"

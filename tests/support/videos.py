@@ -47,26 +47,26 @@ def make_video(
     muxing: Mapping[str, str] | None = None,
     times: Callable[[int], int] = lambda number: number,
     matrix: Sequence[int] | None = None,
-    rewrite: Callable[[av.Packet], None] = lambda packet: None,
+    layout: str = "yuv420p",
+    rewrite: Callable[[av.Packet], av.Packet | None] = lambda packet: None,
 ) -> Path:
     """A video whose frame n shows frame_image(n), with B-frames where the codec has them.
 
     `encoding` and `muxing` are FFmpeg's options, `times` the frames' times in 1/fps, `matrix` the first two columns and
-    rows of a display matrix; `rewrite` may change packets before they are written.
+    rows of a display matrix; `rewrite` may change packets before they are written, or give others.
     """
     options = dict(muxing or {}) | ({"movflags": "faststart"} if faststart and muxing is None else {})
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(
             codec, rate=fps, options={"g": "25", **_ENCODING.get(codec, {}), **(encoding or {})}
         )
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, layout
         if matrix is not None:
             stream.set_display_matrix((*matrix[:2], 0, *matrix[2:], 0, 0, 0, 1 << 30))
 
         def write(packets: Iterable[av.Packet]) -> None:
             for packet in packets:
-                rewrite(packet)
-                container.mux(packet)
+                container.mux(rewrite(packet) or packet)
 
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(frame_image(number, width, height), format="rgb24")

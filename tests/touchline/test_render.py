@@ -11,9 +11,9 @@ import supervision as sv
 
 from tests.support.pictures import read_picture
 from tests.touchline.made_scene import HEIGHT, STANDS_CM, WIDTH, answer_to, camera, grass_video, keypoints, truths
-from touchline.answer import parse_answer
+from touchline.answer import FrameAnswer, parse_answer
 from touchline.contract import BALL
-from touchline.drawing import CLASS_COLOURS, FrameView, draw_answer
+from touchline.drawing import CLASS_COLOURS, PAPER, FrameView, _label, draw_answer, draw_objects
 from touchline.homography import project
 from touchline.pitch import LENGTH_CM, WIDTH_CM
 from touchline.pitch_map import Trail, draw_map
@@ -268,3 +268,24 @@ def test_no_file_can_be_made_in_a_file(clip: Path, answer: dict[str, Any], tmp_p
     blocked.touch()
     with pytest.raises(OSError):
         render_contact_sheet(clip, answer, Path(blocked) / "sheet.png")
+
+
+def test_labels_lie_where_the_annotator_lays_them_also_beyond_the_edges() -> None:
+    rng = np.random.default_rng(7)
+    places = rng.uniform(-0.1, 1.1, (40, 2)) * (2 * WIDTH, 2 * HEIGHT)
+    boxes = np.concatenate([places, places + rng.uniform(1, 40, (40, 2))], axis=1)
+    classes, ids = rng.integers(0, 4, 40), rng.integers(0, 2000, 40) * rng.integers(0, 2, 40)
+    drawn, expected = (np.full((HEIGHT, WIDTH, 3), GRASS, np.uint8) for _ in range(2))
+    draw_objects(drawn, FrameAnswer(0, np.zeros((32, 2)), boxes, classes, ids), 0.5)
+    found = sv.Detections(xyxy=boxes * np.float32(0.5), class_id=classes)
+    palette = sv.ColorPalette(list(CLASS_COLOURS))
+    sv.BoxAnnotator(color=palette, thickness=2).annotate(expected, found)
+    sv.LabelAnnotator(
+        color=palette,
+        text_color=PAPER,
+        text_scale=0.4,
+        text_padding=3,
+        text_position=sv.Position.TOP_CENTER,
+        border_radius=3,
+    ).annotate(expected, found, labels=list(map(_label, classes.tolist(), ids.tolist())))
+    assert (drawn == expected).all() and not (drawn == GRASS).all()

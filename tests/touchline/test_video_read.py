@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ import av.format
 import cv2
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from tests.support.videos import make_audio, make_video, read_number
 from tests.support.watch import Watched, watched
@@ -164,6 +167,14 @@ def test_other_files_are_named_too(tmp_path: Path) -> None:
             open_video(io.BytesIO(data))
 
 
+def test_a_stream_that_is_cut_in_what_its_encoder_says_of_itself_is_no_text(tmp_path: Path) -> None:
+    data = make_video(tmp_path / "v.hevc", 40, codec="libx265").read_bytes()
+    at = data.index(b"x265 (build")
+    assert all(32 <= byte < 127 for byte in data[at : at + 1024])
+    with open_video(io.BytesIO(data[at:])) as container:
+        assert container.format.name == "hevc"
+
+
 MATRICES: Final = {
     "upright": (1, 0, 0, 1),
     "90": (0, 1, -1, 0),
@@ -231,6 +242,126 @@ def test_sound_that_begins_late_does_not_end_a_video(tmp_path: Path) -> None:
     assert numbers == list(range(250))
 
 
+def test_a_size_beyond_every_disk_does_not_end_a_header(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.asf", 12, codec="wmv2", muxing={})
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")) + 16  # of the header extension
+    data[at : at + 8] = (2**47).to_bytes(8, "little")
+    with open_video(io.BytesIO(bytes(data))) as container:
+        assert [read_number(frame.to_ndarray(format="rgb24")) for frame in frames(container)] == list(range(12))
+
+
 def test_what_has_no_turn_is_upright(tmp_path: Path) -> None:
     with open_video(io.BytesIO(make_video(tmp_path / "v.mp4", 1).read_bytes())) as container:
-        assert turn(next(frames(container))) == 0
+        assert turn(video_stream(container)) == 0
+
+
+def oriented_jpegs(path: Path) -> Path:
+    """A video of JPEGs whose EXIF wants them turned, as cameras write it; its container does not."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+    def mark(packet: av.Packet) -> av.Packet:
+        marked = av.Packet(
+            bytes(packet)[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + bytes(packet)[2:]
+        )
+        marked.pts, marked.dts, marked.time_base = packet.pts, packet.dts, packet.time_base
+        marked.stream, marked.is_keyframe = packet.stream, True
+        return marked
+
+    return make_video(path, 5, codec="mjpeg", layout="yuvj420p", rewrite=mark)
+
+
+def oriented_h264(path: Path) -> Path:
+    """A bare stream whose SEI (ITU-T H.264, D.1.27) wants its pictures turned by 90 degrees."""
+    data = make_video(path, 5).read_bytes()
+    at = data.index(b"\0\0\1\x65")
+    path.write_bytes(data[:at] + b"\0\0\1\x06\x2f\x03\x08\x00\x14\x80" + data[at:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(oriented_jpegs, "v.mov"), (oriented_jpegs, "v.avi"), (oriented_h264, "v.h264")]
+)
+def test_what_pictures_say_of_their_own_turn_is_not_heard_as_by_cv2(
+    make: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / name)
+    capture = cv2.VideoCapture(str(path))
+    with open_video(io.BytesIO(path.read_bytes())) as opened:
+        assert next(frames(opened)).rotation
+    clip = probe(path)
+    assert (clip.width, clip.height, clip.turn) == (320, 180, 0)
+    for _, picture in pictures(clip, clip.width):
+        np.testing.assert_array_equal(picture, capture.read()[1])
+
+
+def test_a_picture_that_ffmpeg_would_end_the_process_over_is_left_out(tmp_path: Path) -> None:
+    """OpenEXR with grey and alpha in floats: an assertion of swscale's fails."""
+
+    def attribute(name: bytes, kind: bytes, value: bytes) -> bytes:
+        return name + b"\0" + kind + b"\0" + struct.pack("<I", len(value)) + value
+
+    channels = b"".join(name + b"\0" + struct.pack("<IIII", 2, 0, 1, 1) for name in (b"A", b"Y")) + b"\0"
+    window, line = struct.pack("<4i", 0, 0, 15, 15), struct.pack("<32f", *[0.5] * 32)
+    header = b"v/1\1\2\0\0\0" + b"".join(
+        (
+            attribute(b"channels", b"chlist", channels),
+            attribute(b"compression", b"compression", b"\0"),
+            attribute(b"dataWindow", b"box2i", window),
+            attribute(b"displayWindow", b"box2i", window),
+            attribute(b"lineOrder", b"lineOrder", b"\0"),
+            attribute(b"pixelAspectRatio", b"float", struct.pack("<f", 1)),
+            attribute(b"screenWindowCenter", b"v2f", bytes(8)),
+            attribute(b"screenWindowWidth", b"float", struct.pack("<f", 1)),
+            b"\0",
+        )
+    )
+    first = len(header) + 8 * 16
+    places = b"".join(struct.pack("<Q", first + number * (8 + len(line))) for number in range(16))
+    packet = av.Packet(header + places + b"".join(struct.pack("<iI", number, len(line)) + line for number in range(16)))
+    with av.open(str(tmp_path / "v.mov"), "w") as container:
+        packet.stream = container.add_stream("exr", rate=25)
+        packet.stream.width, packet.stream.height, packet.stream.pix_fmt = 16, 16, "grayf32le"
+        packet.pts = packet.dts = 0
+        container.mux(packet)
+    with open_video(io.BytesIO((tmp_path / "v.mov").read_bytes())) as opened:
+        assert video_stream(opened).codec_context.pix_fmt == "yaf32le"
+        assert not list(frames(opened))
+
+
+@pytest.mark.parametrize("matrix", [8, 10, 14])
+def test_colours_that_ffmpeg_cannot_convert_are_taken_as_they_are(matrix: int, tmp_path: Path) -> None:
+    """YCgCo, BT.2020 with constant luminance, ICtCp; in a range that has to be converted."""
+    path = make_video(tmp_path / "v.h264", 3)
+    with av.open(str(path)) as plain, (tmp_path / "odd.h264").open("wb") as file:
+        told = f"h264_metadata=matrix_coefficients={matrix}:video_full_range_flag=1"
+        filter_ = BitStreamFilterContext(told, plain.streams.video[0])
+        for packet in plain.demux():
+            for changed in filter_.filter(packet if packet.size else None):
+                file.write(bytes(changed))
+    clip = probe(tmp_path / "odd.h264")
+    assert [read_number(picture) for _, picture in pictures(clip, clip.width)] == [0, 1, 2]
+
+
+def test_frames_that_a_header_claims_take_no_memory(tmp_path: Path) -> None:
+    """A fragment of 64 million frames of a byte each (trun without a size each, ISO/IEC 14496-12, 8.8.8)."""
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + sum(map(len, parts)), kind) + b"".join(parts)
+
+    data = make_video(tmp_path / "v.mp4", 5, muxing={"movflags": "frag_keyframe+empty_moov"}).read_bytes()
+    header = data[: data.index(b"moof") - 4]
+    usual = box(b"tfhd", struct.pack(">6I", 0x020038, 1, 512, 1, 0, 0)[:20])
+    claim = box(b"trun", struct.pack(">III", 1, 2**26, 0))
+    path = tmp_path / "claims.mp4"
+    path.write_bytes(header + box(b"moof", box(b"traf", usual, claim)) + box(b"mdat", bytes(1000)))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is taken now
+    before = _peak_mib()
+    with suppress(UnreadableVideo), open_video(io.BytesIO(path.read_bytes())) as container:
+        assert not list(frames(container))
+    assert _peak_mib() - before < 200
+
+
+def _peak_mib() -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024

@@ -139,6 +139,12 @@ def test_ports_that_are_free_or_of_no_host(taken: int, tmp_path: Path) -> None:
     assert "CONSOLE_PORT" in host.port(made(tmp_path), "127.0.0.1", taken, prefix="CONSOLE_").says
 
 
+def test_a_port_that_two_settings_name() -> None:
+    assert host.shared_ports(SETTINGS) == host.shared_ports(SETTINGS.model_copy(update={"metrics_port": 0})) == []
+    (found,) = host.shared_ports(SETTINGS.model_copy(update={"metrics_port": SETTINGS.port}))
+    assert found.level == "bad" and "PORT and METRICS_PORT" in found.says
+
+
 def test_a_command_that_is_missing_or_fails_gives_nothing() -> None:
     assert output("no-such-command-here") is None
     assert output("false") is None

@@ -45,6 +45,8 @@ def test_the_hotkey_file(keys: Keys) -> None:
     assert found.level == "bad" and "encrypted" in found.says and "btcli" in found.remedy
     path.unlink()
     assert miner.hotkey(path).level == "bad" and miner.hotkey(path).remedy
+    os.mkfifo(path)
+    assert "pipe" in miner.hotkey(path).says
 
 
 def test_the_user_of_the_containers_may_read_the_hotkey(keys: Keys) -> None:

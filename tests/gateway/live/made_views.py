@@ -48,6 +48,7 @@ def made_info(camera: str = "north", number: int = 1, **others: Any) -> CameraIn
         "url": "rtsp://127.0.0.1/",
         "has_credentials": False,
         "transport": "tcp",
+        "verify": True,
         "enabled": True,
         "loop": False,
         "skip": 1,

@@ -16,6 +16,7 @@ from gateway.live.camera import LADDER_S, retry_delay_s, state_of
 from gateway.live.rounds import patience_s, rest_s
 from gateway.settings import Settings
 from local.triton import LocalTriton
+from tests.support.certificates import CertificateAuthority
 from tests.support.live import Held, until, watching
 from tests.support.quick_models import write_quick_models
 from tests.support.rtsp_camera import RtspCamera, numbered_film
@@ -210,6 +211,28 @@ async def test_a_password_is_in_no_log_answer_or_metric(
             said += (await live.gateway.client.get(f"{live.url}/console")).text
     assert SECRET not in said + caplog.text
     assert "another" not in caplog.text
+
+
+async def test_a_certificate_that_nobody_knows_fails_a_camera_until_any_will_do(
+    quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    (tmp_path / "known").mkdir()
+    authority, unknown = CertificateAuthority(tmp_path / "known"), CertificateAuthority(tmp_path)
+    unknown_tls = unknown.server("127.0.0.1")
+    with (
+        RtspCamera(tls=authority.server("127.0.0.1")) as fine,
+        RtspCamera(tls=unknown_tls, user="bob", password=SECRET) as strange,
+    ):
+        async with watching(tmp_path, quick_triton.grpc_url, live_ca_file=authority.file) as live:
+            await live.add("fine", fine.url)
+            await live.add("strange", strange.url, username="bob", password=SECRET)
+            await live.until("fine", lambda one: one["state"] == "live")
+            failed = await live.until("strange", lambda one: one["state"] == "failed")
+            assert failed["error"]["code"] == "certificate" and failed["verify"]
+            assert not strange.asked, "the password was not shown to it"
+            await live.ask("PATCH", "/strange", json={"verify": False})
+            await live.until("strange", lambda one: one["state"] == "live" and not one["verify"])
+            assert strange.asked
 
 
 async def test_files_are_cameras_and_cameras_come_from_a_file(quick_triton: LocalTriton, tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ import json
 import resource
 import socket
 import struct
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import httpx
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ from gateway.protocol.predict import check_startable
 from gateway.settings import Settings
 from local.triton import LocalTriton
 from tests.support.gateway import RunningGateway, Traces, running_gateway, settled
+from tests.support.pictures import encoded, picture, png_of
 from tests.support.videos import make_video
 
 TOKEN = "a-secret"
@@ -39,15 +38,6 @@ async def gateway(quick_triton: LocalTriton, tmp_path: Path) -> AsyncIterator[Ru
         tmp_path, quick_triton.grpc_url, protocols="predict", predict_token=TOKEN, batch_size=4, max_predict_mb=16
     ) as running:
         yield running
-
-
-def picture(brightness: int, size: tuple[int, int] = (320, 180), kind: str = ".png") -> str:
-    """Base64 of a grey picture of `size` (width, height)."""
-    return encoded(np.full((size[1], size[0], 3), brightness, np.uint8), kind)
-
-
-def encoded(pixels: np.ndarray, kind: str = ".png") -> str:
-    return base64.b64encode(cv2.imencode(kind, pixels)[1].tobytes()).decode()
 
 
 async def ask(gateway: RunningGateway, body: Any, token: str = TOKEN) -> httpx.Response:
@@ -102,6 +92,20 @@ async def test_a_box_lies_where_the_model_saw_it_in_a_picture_of_another_shape(g
     (frame,) = frames_of(await asked(gateway, frames=[{"frame_id": 0, "data": picture(0, (1600, 800))}]))
     player = next(box for box in frame["boxes"] if box["cls_id"] == 2)
     assert [player[side] for side in ("x1", "y1", "x2", "y2")] == [200, 120, 300, 360]
+
+
+async def test_players_are_told_apart_by_their_shirts_over_all_pictures_of_a_request(
+    gateway: RunningGateway, web: tuple[str, Path]
+) -> None:
+    red, blue = (np.full((180, 320, 3), bgr, np.uint8) for bgr in ((20, 20, 220), (200, 30, 20)))
+    frames = [{"frame_id": n, "data": encoded(blue if n % 3 else red)} for n in range(10)]
+    answered = frames_of(await asked(gateway, frames=frames))
+    teams = [{box["cls_id"]: box.get("team_id") for box in frame["boxes"]} for frame in answered]
+    assert [found[2] for found in teams] == [2 if n % 3 else 1 for n in range(10)]
+    assert all(found[0] is found[1] is None for found in teams), "neither the ball nor a keeper"
+    for few in (frames[:1], frames[:5]):
+        answered = frames_of(await asked(gateway, frames=few))
+        assert not any("team_id" in box for frame in answered for box in frame["boxes"]), "too few to tell"
 
 
 async def test_classes_have_the_order_of_the_element(quick_triton: LocalTriton, tmp_path: Path) -> None:
@@ -193,6 +197,8 @@ WRONG = {
     "an empty frame": ({"frames": [{"frame_id": 1}]}, "frames.0: "),
     "a frame without a number": ({"frames": [{"data": "x"}]}, "frames.0.frame_id"),
     "too many frames": ({"frames": [{"frame_id": n, "data": "x"} for n in range(257)]}, "frames"),
+    "a number that no frame has": ({"frames": [{"frame_id": 10**18 * 10, "data": "x"}]}, "frames.0.frame_id"),
+    "one that no integer holds": (b'{"frames":[{"frame_id":1e300,"data":"x"}]}', "frames.0.frame_id"),
     "no base64": ({"frames": [{"frame_id": 5, "data": "ü"}]}, "frame 5 has data that is not base64"),
     "no picture": ({"frames": [{"frame_id": 5, "data": "aGVsbG8="}]}, "frame 5 is neither PNG nor JPEG"),
     "a GIF": ({"frames": [{"frame_id": 5, "data": base64.b64encode(b"GIF89a" + bytes(99)).decode()}]}, "neither PNG"),
@@ -226,19 +232,6 @@ async def test_a_caller_who_hangs_up_leaves_nothing(gateway: RunningGateway) -> 
                 f"{gateway.url}/predict", content=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=0.5
             )
         assert await settled(gateway, before) == before
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A whole PNG of black pixels, a thousandth of its size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    packer = zlib.compressobj(9)
-    row = bytes(1 + 3 * width)
-    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def jpeg_header(width: int, height: int) -> bytes:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bittensor_wallet import Keypair
 
 from gateway.errors import BadChallenge
+from gateway.picture_clip import evenly
 from gateway.predictor import checked
-from gateway.protocol.http import read_challenge
-from gateway.protocol.private import PrivateChallenge, actions_json, private_aim, video_of
+from gateway.protocol.frames import read_form
+from gateway.protocol.private import PrivateChallenge, actions_json, private_aim
 from gateway.settings import Settings
 from local.triton import LocalTriton
 from local.validator import signed_headers
 from tests.gateway.subnet.test_private_signing import blake2b_headers
 from tests.support.gateway import RunningGateway, Traces, error_of, running_gateway, settled
+from tests.support.pictures import picture, png_of
 from tests.support.videos import make_video
 from touchline.actions import Action
 
@@ -65,9 +69,6 @@ async def test_signed_in_either_form_it_is_answered_and_the_log_says_which(
             assert error_of(replayed)[0] == 401 and "used before" in error_of(replayed)[2]
         unsigned = await gateway.client.post(f"{gateway.url}/challenge", content=body)
         assert error_of(unsigned)[:2] == (401, "unauthorized")
-        picture = body_of(None, image_url="http://example.org/card.png")
-        status, refused = await posted(gateway, picture, blake2b_headers(picture, miner=miner, key=keys))
-        assert status == 422 and "image_url" in str(refused["detail"])
         docs = await gateway.client.get(f"{gateway.url}/docs")
         assert docs.status_code == 200 and "ready" in docs.text
         assert (await gateway.client.post(f"{gateway.url}/soccer/challenge", content=body)).status_code == 404
@@ -152,19 +153,130 @@ async def test_it_gives_up_before_the_validator_does(
         assert (await settled(gateway, before)).in_progress == 0
 
 
+def spotter(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str = "seen_spotter") -> dict[str, Any]:
+    """Settings of a gateway that asks nobody's leave and answers in which frames it saw anybody."""
+    (directory / f"{name}.py").write_text(
+        "import numpy as np\n"
+        "def seen(scene):\n"
+        "    assert scene.fps == 25\n"
+        "    return [(0, 'pass', len(scene.ball) / 1000)]\n"
+    )
+    monkeypatch.syspath_prepend(str(directory))
+    return {
+        "protocols": "private", "verify_enabled": False, "blacklist_enabled": False, "batch_size": 4,
+        "actions_predictor": f"{name}:seen",
+    }  # fmt: skip
+
+
+async def test_frames_and_an_image_are_a_clip_of_pictures(
+    quick_triton: LocalTriton, tmp_path: Path, web: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (web[1] / "one.png").write_bytes(base64.b64decode(picture(90)))
+    frames: list[dict[str, object]] = [{"frame_id": 3 * n, "url": None, "data": picture(20 * n)} for n in range(9)]
+    frames[4] = {"frame_id": 12, "url": f"{web[0]}/one.png", "data": None}
+    async with running_gateway(tmp_path, quick_triton.grpc_url, **spotter(tmp_path, monkeypatch)) as gateway:
+        before = Traces.of(gateway)
+        for fields, length in (
+            ({"frames": frames}, 25),
+            ({"frames": frames[::-1]}, 25),
+            ({"frames": [{"frame_id": n, "url": f"{web[0]}/one.png"} for n in range(40, 43)]}, 43),
+            ({"image_url": f"{web[0]}/one.png"}, 1),
+        ):
+            status, answer = await posted(gateway, body_of(None, **fields), {})
+            assert status == 200, answer
+            assert answer["prediction"] == {
+                "type": "soccer_action", "items": [{"frame": 0, "action": "pass", "confidence": length / 1000}]
+            }  # fmt: skip
+        assert await settled(gateway, before) == before
+
+
+WRONG_PICTURES: dict[str, tuple[dict[str, Any], int, str]] = {
+    "a private host": ({"image_url": "http://127.0.0.1:9/x.png"}, 422, "not on the public internet"),
+    "another size": (
+        {"frames": [{"frame_id": n, "data": picture(9, (320, 180 + n))} for n in range(2)]}, 422, "one size",
+    ),
+    "the same twice": ({"frames": [{"frame_id": 5, "data": picture(9)}] * 2}, 422, "frame 5 comes twice"),
+    "far off": ({"frames": [{"frame_id": 10**9, "data": picture(9)}]}, 422, "MAX_VIDEO_FRAMES"),
+    "before the clip": ({"frames": [{"frame_id": -1, "data": picture(9)}]}, 422, "frame -1"),
+    "a bomb": (
+        {"frames": [{"frame_id": 0, "data": base64.b64encode(png_of(30_000, 1300)).decode()}]}, 422, "30000x1300",
+    ),
+    "no picture": ({"frames": [{"frame_id": 7, "data": "aGVsbG8="}]}, 422, "frame 7 is neither PNG nor JPEG"),
+    "an empty frame": ({"frames": [{"frame_id": 7}]}, 422, "frames.0"),
+    "too many": ({"frames": [{"frame_id": n, "data": "x"} for n in range(1001)]}, 422, "frames"),
+    "nothing": ({"frames": []}, 422, "neither video_url nor frames nor image_url"),
+    "a large body that is too large": ({"padding": "x" * (9 << 20)}, 400, "MAX_PREDICT_MB"),
+    "many values": ({"padding": [0] * 200_000}, 400, "more than 100000 values"),
+}  # fmt: skip
+
+
+async def test_pictures_that_are_no_clip_are_refused_by_name_and_leave_nothing(
+    quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = spotter(tmp_path, monkeypatch) | {"allow_private_video_hosts": False, "max_predict_mb": 8}
+    async with running_gateway(tmp_path, quick_triton.grpc_url, **settings) as gateway:
+        before = Traces.of(gateway)
+        for kind, (fields, status, said) in WRONG_PICTURES.items():
+            told, answer = await posted(gateway, body_of(None, **fields), {})
+            assert told == status and said in str(answer["detail"]), (kind, answer)
+        # What is large is read in a place, of which there is one.
+        large = body_of(None, frames=[{"frame_id": n, "data": picture(n)} for n in range(3)], padding="x" * (2 << 20))
+        answers = await asyncio.gather(*(posted(gateway, large, {}) for _ in range(3)))
+        assert [status for status, _ in answers] == [200] * 3
+        assert await settled(gateway, before) == before
+
+
+async def test_a_large_body_is_signed_as_a_small_one_and_a_strangers_is_not_read(
+    quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
+        body = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}], padding="x" * (1 << 21))
+        for sent in (body, json.dumps(json.loads(body)).encode()):
+            headers = blake2b_headers(body, miner=gateway.keys.miner.ss58_address, key=gateway.keys.validator)
+            status, answer = await posted(gateway, sent, headers)
+            assert status == 200, answer
+        stranger = blake2b_headers(
+            body, miner=gateway.keys.miner.ss58_address, key=Keypair.create_from_uri("//Stranger")
+        )
+        assert (await posted(gateway, body, stranger))[0] == 403
+
+
+async def test_a_large_body_that_does_not_come_gives_its_place_back(
+    quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocol.private.BODY_TIMEOUT_S", 0.3)
+    async with running_gateway(tmp_path, quick_triton.grpc_url, **spotter(tmp_path, monkeypatch)) as gateway:
+        before = Traces.of(gateway)
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /challenge HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + bytes(100))
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+        picture_of_it = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}])
+        assert (await posted(gateway, picture_of_it, {}))[0] == 200
+        assert await settled(gateway, before) == before
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
         (b"[]", "body"),
         (b'{"video_url": "https://a/b.mp4"}', "challenge_id"),
         (b'{"challenge_id": "1", "video_url": "file:///etc/passwd"}', "video_url"),
-        (b'{"challenge_id": "1", "frames": [{"frame_id": 0, "data": "aGk="}]}', "frames"),
-        (b'{"challenge_id": "1"}', "nothing"),
+        (b'{"challenge_id": "1", "image_url": "file:///etc/passwd"}', "image_url"),
+        (b'{"challenge_id": "1", "frames": [7]}', "frames.0"),
+        (b'{"challenge_id": "1"}', "neither video_url"),
     ],
 )
-def test_what_is_no_challenge_of_football_is_told_by_name(asked: bytes, named: str) -> None:
+def test_what_is_no_challenge_is_told_by_name(asked: bytes, named: str) -> None:
     with pytest.raises(BadChallenge, match=named):
-        video_of(read_challenge(asked, PrivateChallenge))
+        read_form(bytearray(asked), PrivateChallenge, "challenge")
+
+
+def test_of_more_pictures_than_time_allows_some_are_looked_at_from_first_to_last() -> None:
+    assert evenly([0, 3, 9], 3) == [0, 3, 9]
+    assert evenly(list(range(0, 750, 5)), 4) == [0, 250, 495, 745]
+    assert evenly([4, 8], 1) == [4]
 
 
 def test_speed_earns_nothing_here() -> None:

@@ -50,6 +50,11 @@ def test_a_body_that_was_spelled_anew_after_it_was_signed(ascii_only: bool) -> N
     assert form_of(blake2b_headers(COMPACT), json.dumps(CHALLENGE, ensure_ascii=ascii_only).encode())[0] == "blake2b"
 
 
+def test_a_signed_body_in_ascii_alone() -> None:
+    signed = json.dumps(CHALLENGE, separators=(",", ":")).encode()
+    assert form_of(blake2b_headers(signed), json.dumps(CHALLENGE).encode())[0] == "blake2b"
+
+
 def test_fibers_form() -> None:
     body = json.dumps(CHALLENGE).encode()
     assert form_of(signed_headers(VALIDATOR, MINER, body), body) == ("fiber", "Validator-Hotkey")

@@ -286,9 +286,12 @@ async def test_downloads_go_through_the_proxy_that_is_set(names: Names) -> None:
     async with faulty_host(CONTENT) as host, forward_proxy(host) as (proxy, asked), video_client(proxy=proxy) as client:
         assert await fetched(client, "http://only.proxy/clip.mp4") == CONTENT
         assert asked == ["GET http://only.proxy/clip.mp4 HTTP/1.1"]
-        for url in ("http://127.1/a", "http://inner.example/a", "https://[::1]/a"):
+        for inner in (
+            *("127.1", "inner.example", "[::1]", "inner.example.", "127.0.0.1.", "0x7f.1."),
+            *("127%2e0%2e0%2e1", "a.127", "127.0.0.1%20"),
+        ):
             with pytest.raises(HostRefused):
-                await fetched(client, url)
+                await fetched(client, f"http://{inner}/a")
         assert len(asked) == 1
     async with video_client(proxy=proxy) as client:
         with pytest.raises(DownloadFailed, match="could not be reached"):

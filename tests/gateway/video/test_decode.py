@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,24 @@ def test_stop_ends_a_read_that_waits() -> None:
             decoding.open()
 
 
+def test_stop_ends_a_video_of_packets_without_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit list of a few KB makes millions of them, of what was read long ago."""
+    seen: list[av.Packet] = []
+
+    def decode(incoming: Iterator[av.Packet], *_: object) -> Iterator[av.VideoFrame]:
+        for packet in incoming:
+            seen.append(packet)
+            if len(seen) == 5:
+                decoding.stop()
+        yield from ()
+
+    monkeypatch.setattr(decode_module, "decode", decode)
+    path = make_video(tmp_path / "v.mp4", 30)
+    with whole_file(path) as file, decoder(file) as decoding, pytest.raises(DecodingStopped):
+        decoding.open()
+    assert len(seen) == 5
+
+
 def test_too_many_frames(tmp_path: Path) -> None:
     with pytest.raises(BadVideo, match="MAX_VIDEO_FRAMES"):
         decode_all(make_video(tmp_path / "v.mp4", 30), 8, max_frames=20)
@@ -289,6 +308,32 @@ def test_nvdec_shows_no_frame_that_an_edit_list_hides(monkeypatch: pytest.Monkey
     expected = decode_all(path, 8, frame_stride=10)
     monkeypatch.setattr(decode_module, "nvdec_context", lambda stream, *size: Nvdec(stream, None))
     assert decode_all(path, 8, frame_stride=10, nvdec=True) == expected
+
+
+@pytest.mark.parametrize(("matrix", "asked"), [((0, 1, -1, 0), (96, 54)), ((-1, 0, 0, -1), (160, 90))])
+def test_nvdec_scales_what_lies_on_its_side_as_it_lies(
+    matrix: tuple[int, ...], asked: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames say nothing of the container's turn."""
+    path = make_video(tmp_path / "v.mp4", 9, matrix=[65536 * value for value in matrix])
+    expected = whole_slot(path)
+    sizes = []
+
+    def nvdec(stream: av.video.stream.VideoStream, width: int, height: int, gpu: int) -> Nvdec:
+        sizes.append((width, height))
+        return Nvdec(stream, None)
+
+    monkeypatch.setattr(decode_module, "nvdec_context", nvdec)
+    np.testing.assert_array_equal(whole_slot(path, nvdec=True), expected)
+    assert sizes == [asked]
+
+
+def whole_slot(path: Path, **values: Any) -> np.ndarray:
+    slot = np.zeros((8, 96, 160, 3), np.uint8)
+    with whole_file(path) as file, decoder(file, **values) as decoding:
+        decoding.open()
+        decoding.fill(slot)
+    return slot
 
 
 def test_nvdec_decodes_on_the_gpu_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from gateway.errors import BadChallenge, BadVideo, DownloadFailed, DownloadTimed
 from gateway.video.addresses import video_client
 from gateway.video.download import download
 from gateway.video.growing_file import GrowingFile
+from gateway.video.unpacking import Unpacker
 from tests.support.faulty_host import Reply, faulty_host
 
 CONTENT = b"\0\0\0\x20ftypisom" + random.Random(1).randbytes(300_000)
@@ -152,7 +153,10 @@ async def test_a_part_of_another_file_is_not_taken(etag: str, client: httpx.Asyn
         Reply(headers={"Content-Encoding": "x-gzip"}, body=gzip.compress(CONTENT)),
         Reply(headers={"Content-Encoding": "X-GZIP"}, body=gzip.compress(CONTENT), chunked=True),
         Reply(headers={"Content-Encoding": "deflate"}, body=zlib.compress(CONTENT)),
-        Reply(headers={"Content-Encoding": "identity"}),
+        Reply(headers={"Content-Encoding": "deflate"}, body=zlib.compress(CONTENT)[2:-4]),  # as many servers send it
+        Reply(headers={"Content-Encoding": "gzip"}, body=gzip.compress(CONTENT[:9]) + gzip.compress(CONTENT[9:])),
+        Reply(headers={"Content-Encoding": "gzip"}, body=gzip.compress(CONTENT) + bytes(99)),
+        *(Reply(headers={"Content-Encoding": name}) for name in ("identity", "none", "utf-8", "aws-chunked", ",")),
     ],
 )
 async def test_whole_bodies_are_taken(reply: Reply, client: httpx.AsyncClient) -> None:
@@ -171,6 +175,59 @@ async def test_a_compressed_body_that_broke_is_asked_for_from_the_start(client: 
     ) as host:
         assert await fetched(client, host.url) == CONTENT
     assert host.ranges == ["", ""]
+
+
+async def test_a_compressed_body_without_its_end_is_no_whole_one(client: httpx.AsyncClient) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    body = gzip.compress(CONTENT)
+    cut = Reply(headers=packed, body=body[:90_000])
+    async with faulty_host(CONTENT, cut, Reply(headers=packed, body=body)) as host:
+        assert await fetched(client, host.url) == CONTENT
+    async with faulty_host(CONTENT, *[cut] * 9) as host:
+        with pytest.raises(DownloadFailed, match="compressed, and cut off"):
+            await fetched(client, host.url, silence_s=0.2)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_what_is_compressed_comes_out_in_small_pieces_however_it_is_cut(coding: str) -> None:
+    whole = bytes(3 * 2**20) + CONTENT[:1000]
+    packed = (gzip.compress if coding == "gzip" else zlib.compress)(whole)
+    for step in (1, 7, len(packed)):
+        unpacker = Unpacker(coding)
+        pieces = [piece for at in range(0, len(packed), step) for piece in unpacker.pieces(packed[at : at + step])]
+        assert b"".join(pieces) == whole
+        assert max(map(len, pieces)) <= 2**20
+        assert unpacker.ended
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": '"\xe9"'},
+        {"ETag": "", "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT \xe9", "Date": "Wed, 21 Oct 2020 07:28:00 GMT"},
+        {"ETag": "", "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "Date": f"Wed, 21 Oct {'9' * 20} 07:28:00 GMT"},
+    ],
+)
+async def test_what_cannot_be_said_back_to_a_host_is_not(headers: dict[str, str], client: httpx.AsyncClient) -> None:
+    async with faulty_host(CONTENT, Reply(cut=100_000, headers=headers)) as host:
+        assert await fetched(client, host.url) == CONTENT
+    assert host.ranges == ["", ""]
+
+
+async def test_a_compressed_part_is_not_taken(client: httpx.AsyncClient) -> None:
+    """Whose range counts compressed bytes: nobody knows which of the file's these are."""
+    said = {"Content-Range": f"bytes 100000-{SIZE - 1}/{SIZE}", "Content-Encoding": "gzip"}
+    packed = Reply("206 Partial Content", said, gzip.compress(CONTENT[100_000:]))
+    async with faulty_host(CONTENT, Reply(cut=100_000), packed) as host:
+        assert await fetched(client, host.url) == CONTENT
+    assert host.ranges == ["", "bytes=100000-", ""]
+
+
+async def test_a_part_that_is_longer_than_it_says_ends_where_it_says(client: httpx.AsyncClient) -> None:
+    said = {"Content-Range": f"bytes 100000-{SIZE - 1}/{SIZE}", "ETag": '"v1"'}
+    longer = Reply("206 Partial Content", said, CONTENT[100_000:] + b"more")
+    async with faulty_host(CONTENT, Reply(cut=100_000), longer) as host:
+        assert await fetched(client, host.url) == CONTENT
 
 
 async def test_a_file_that_comes_in_parts_is_put_together(client: httpx.AsyncClient) -> None:
@@ -193,9 +250,20 @@ async def test_a_file_that_comes_in_parts_is_put_together(client: httpx.AsyncCli
         (Reply("206 Partial", {"Content-Range": f"bytes 9-{SIZE - 1}/{SIZE}"}), DownloadFailed, "not asked for"),
         (Reply("206 Partial", {"Content-Type": "multipart/byteranges; boundary=x"}), DownloadFailed, "without saying"),
         (Reply(headers={"Content-Encoding": "br"}), DownloadFailed, "content-encoding br"),
+        (Reply(headers={"Content-Encoding": "gzip, gzip"}), DownloadFailed, "content-encoding gzip, gzip"),
         (Reply(headers={"Content-Encoding": "gzip"}), DownloadFailed, "compressed, and damaged"),
         (Reply("302 Found", {"Location": "file:///etc/passwd"}), DownloadFailed, "redirects to file:"),
-        (Reply("302 Found", {"Location": "http://127.0.0.1:70000/"}), DownloadFailed, "redirects to"),
+        *(
+            (Reply("302 Found", {"Location": target}), DownloadFailed, "redirects to")
+            for target in (
+                "http://127.0.0.1:70000/",
+                "http://a:b/",
+                "http://xn--a/",
+                "data:,x",
+                "javascript:x()",
+                "/\1",
+            )
+        ),
         (Reply(body=b"\xef\xbb\xbf \n<!DOCTYPE html><html>"), BadVideo, "a web page instead of a video"),
         (Reply(body=b"<html><body>log in", headers={"Content-Type": "video/mp4"}), BadVideo, "a web page"),
         (Reply(body=b'<?xml version="1.0"?><Error><Code>AccessDenied'), BadVideo, "an XML document"),
@@ -251,6 +319,15 @@ async def test_the_host_says_when_to_come_back(client: httpx.AsyncClient) -> Non
     assert len(host.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "said", ["-5", "0.3", "soon", f"Wed, 21 Oct {'9' * 20} 07:28:00 GMT", "Mon, 01 Jan 0001 00:00:00 -0000"]
+)
+async def test_a_host_that_says_nonsense_is_asked_again_soon(said: str, client: httpx.AsyncClient) -> None:
+    async with faulty_host(CONTENT, Reply("503 Busy", {"Retry-After": said})) as host:
+        assert await fetched(client, host.url) == CONTENT
+    assert len(host.requests) == 2
+
+
 async def test_a_connection_that_went_stale_is_made_anew(client: httpx.AsyncClient) -> None:
     """The host closes it unseen after the first answer; the next request finds that out."""
     async with faulty_host(CONTENT, Reply(keep=True), Reply(cut=0, reset=True)) as host:
@@ -289,7 +366,10 @@ async def test_redirects_are_followed_five_times(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize(
     "url",
-    ["http://", "http:///a", "ftp://a/b", "http://a:0/", "http://h:99999/", "http://0177.0.0.1/", "http://a:b/", "x"],
+    [
+        *("http://", "http:///a", "ftp://a/b", "http://a:0/", "http://h:99999/", "http://0177.0.0.1/", "http://a:b/"),
+        *("x", "http://xn--a/"),
+    ],
 )
 async def test_what_is_no_url_is_the_callers_fault(url: str, client: httpx.AsyncClient) -> None:
     assert isinstance(await failed(client, url), BadChallenge)

@@ -28,6 +28,15 @@ def as_decoded(packet: av.Packet) -> None:
         packet.pts = packet.dts
 
 
+def trimmed(path: Path, frames: int) -> Path:
+    """As an editor writes it who cuts the end off: the edit list hides the last eleven frames, between others."""
+    data = bytearray(make_video(path, frames).read_bytes())
+    at = data.index(b"elst") + 12
+    data[at : at + 4] = (40 * (frames - 11)).to_bytes(4, "big")  # ms
+    path.write_bytes(data)
+    return path
+
+
 def _x264(bf: int = 2, **parameters: object) -> dict[str, str]:
     settings = ":".join(f"{name.replace('_', '-')}={value}" for name, value in parameters.items())
     return {"bf": str(bf), "preset": "veryfast", **({"x264-params": settings} if settings else {})}
@@ -54,6 +63,7 @@ MADE: Final[dict[str, Callable[[Path, int], Path]]] = {
     "edit list.mp4": partial(
         make_video, times=lambda number: number - 11, muxing={"avoid_negative_ts": "disabled", "use_editlist": "1"}
     ),
+    "trimmed.mp4": trimmed,
     "pts as dts.mp4": partial(make_video, rewrite=as_decoded),
     "pts as dts.mkv": partial(make_video, rewrite=as_decoded),
     "hevc.mp4": partial(make_video, codec="libx265"),

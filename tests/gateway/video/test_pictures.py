@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
+import struct
+import zlib
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from gateway.errors import BadPicture
-from gateway.video.pictures import decoded, from_base64, header_size, place
+from gateway.video import png
+from gateway.video.pictures import decoded, from_base64, header_size, into_slot, place, reduction
 from touchline.contract import LETTERBOX_GREY
 
 RED = (250, 10, 20)
@@ -75,3 +81,105 @@ def test_the_first_frame_header_of_a_jpeg_counts_as_its_decoder_counts() -> None
     huge = header[:5] + (60_000).to_bytes(2, "big") * 2 + header[9:]
     with pytest.raises(BadPicture):
         decoded(small[:place_of_header] + huge + small[place_of_header:])
+
+
+def lively(width: int = 121, height: int = 90) -> np.ndarray:
+    """Something with edges, smooth parts and noise, so that an encoder uses all of PNG's filters."""
+    rng = np.random.default_rng(1)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), 3)
+    picture[: height // 3] = RED
+    picture[-height // 3 :, : width // 2] = rng.integers(0, 256, (height // 3, width // 2, 3), dtype=np.uint8)
+    return np.asarray(picture, np.uint8)
+
+
+def by_pillow(pixels: np.ndarray, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, **{"format": "png", **options})
+    return file.getvalue()
+
+
+def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    checked = kind + content
+    chunk = struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+    return data[:33] + chunk + data[33:]
+
+
+def by_opencv(data: bytes) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert picture is not None
+    return np.asarray(picture, np.uint8)
+
+
+USUAL = {
+    "OpenCV's": stored(lively(), ".png"),
+    "not compressed": cv2.imencode(".png", lively(), [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes(),
+    "Pillow's": by_pillow(lively()),
+    "of one pixel": by_pillow(lively()[:1, :1]),
+    "with a gamma": with_chunk(stored(lively(), ".png"), b"gAMA", struct.pack(">I", 45455)),
+    "with colours": with_chunk(stored(lively(), ".png"), b"cHRM", struct.pack(">8I", *range(30000, 38000, 1000))),
+    "with a size": by_pillow(lively(), dpi=(72, 72)),
+}
+
+
+@pytest.mark.parametrize("kind", USUAL)
+def test_the_usual_png_is_read_as_opencv_reads_it(kind: str) -> None:
+    usual = png.rgb(USUAL[kind])
+    assert usual is not None and np.array_equal(usual, by_opencv(USUAL[kind]))
+
+
+def test_any_other_png_and_any_fault_is_left_to_opencv() -> None:
+    usual = stored(lively(), ".png")
+    other = {
+        "a palette": by_pillow(lively(), "P"),
+        "transparent": by_pillow(lively(), "RGBA"),
+        "grey": by_pillow(lively(), "L"),
+        "16 bits": cv2.imencode(".png", lively().astype(np.uint16))[1].tobytes(),
+        "transparent red": with_chunk(usual, b"tRNS", bytes([0, 250, 0, 10, 0, 20])),
+        "turned": with_chunk(usual, b"eXIf", b"MM\0*\0\0\0\x08\0\0"),
+        "cut off": usual[: len(usual) // 2],
+        "another height": usual[:20] + struct.pack(">I", 91) + usual[24:],
+        "less pixels than the header says": usual[:20] + struct.pack(">I", 91) + usual[24:29]
+        + struct.pack(">I", zlib.crc32(usual[12:20] + struct.pack(">I", 91) + usual[24:29])) + usual[33:],
+        "more of them": usual[:20] + struct.pack(">I", 89) + usual[24:29]
+        + struct.pack(">I", zlib.crc32(usual[12:20] + struct.pack(">I", 89) + usual[24:29])) + usual[33:],
+    }  # fmt: skip
+    for kind, data in other.items():
+        assert png.rgb(data) is None, kind
+    for kind in list(other)[:6]:
+        assert np.array_equal(decoded(other[kind]), by_opencv(other[kind])), kind
+
+
+def test_damage_of_any_byte_is_an_error_or_a_picture_of_the_size_that_the_header_says() -> None:
+    rng = np.random.default_rng(2)
+    usual = stored(lively(40, 30), ".png")
+    for _ in range(300):
+        data = bytearray(usual)
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        picture = png.rgb(bytes(data))
+        assert picture is None or picture.shape == (30, 40, 3)
+
+
+def test_a_large_jpeg_is_scaled_down_while_it_is_decoded_and_lies_where_the_whole_one_would() -> None:
+    picture = cv2.resize(lively(), (2560, 1440), interpolation=cv2.INTER_CUBIC)
+    for turned in (1, 6):
+        exif = Image.Exif()
+        exif[0x112] = turned
+        data = by_pillow(picture, format="jpeg", exif=exif)
+        targets = np.zeros((2, 288, 512, 3), np.uint8)
+        letterbox = into_slot(data, targets[0])
+        assert letterbox == place(decoded(data), targets[1])
+        assert letterbox.source_size == ((2560, 1440) if turned == 1 else (1440, 2560))
+        assert np.abs(targets[0].astype(int) - targets[1]).mean() < 1.5
+    assert reduction((2560, 1440), (288, 512, 3)) == 4
+    assert reduction((1280, 720), (576, 1024, 3)) == reduction((2562, 1440), (288, 512, 3)) // 2 == 1
+    assert reduction((720, 1280), (576, 1024, 3)) == 1, "upright it would be made smaller, turned it would not"
+
+
+def test_a_small_jpeg_that_goes_over_its_pixels_again_and_again_is_refused_unseen() -> None:
+    """A second of decoding for a kilobyte, and nothing could end it."""
+    data = by_pillow(lively(), format="jpeg", progressive=True)
+    assert data.count(b"\xff\xda") > 5 and decoded(data).shape == (90, 121, 3)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(BadPicture, match="scans"):
+        decoded(data[:-2] + last_scan * 50 + data[-2:])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -230,8 +232,8 @@ def test_a_file_that_is_none(content: bytes | None, code: str, tmp_path: Path) -
         assert stream.ended is not None and stream.ended.code == code and not stream.finished
 
 
-class _Web(BaseHTTPRequestHandler):
-    """An MJPEG camera at /mjpeg, a redirect at /away, a web page elsewhere."""
+class _Web(SimpleHTTPRequestHandler):
+    """An MJPEG camera at /mjpeg, a redirect at /away, a web page at /page, files elsewhere."""
 
     asked: ClassVar[list[str]] = []
 
@@ -250,19 +252,30 @@ class _Web(BaseHTTPRequestHandler):
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
                 time.sleep(0.05)
-        else:
+        elif self.path == "/page":
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"<html>no camera</html>" * 100)
+        else:
+            super().do_GET()
 
     def log_message(self, *arguments: object) -> None:
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is none."""
+
+
 @contextmanager
-def web() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    server.daemon_threads = True
+def web(tls: ssl.SSLContext | None = None, folder: Path | None = None) -> Iterator[ThreadingHTTPServer]:
+    """`folder` of the files that are served too."""
+    server = _Server(("127.0.0.1", 0), partial(_Web, directory=str(folder) if folder else None))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
