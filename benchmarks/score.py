@@ -244,7 +244,8 @@ def remember(worst: dict[str, Worst], clip: Recorded, said: dict[int, FrameAnswe
     """Keep the frame that loses the most by each line that costs anything."""
     lost = {part.name: part.lost for part in score.parts}
     for line, name in LINES.items():
-        frame = min(score.frames, key=lambda one: np.nan_to_num(getattr(one, name), nan=1.0))
+        seen = [frame for frame in score.frames if frame.number in clip.sights]
+        frame = min(seen, key=lambda one: np.nan_to_num(getattr(one, name), nan=1.0))
         if lost[line] >= LEAST_LOST and (line not in worst or getattr(frame, name) < worst[line].share):
             worst[line] = Worst(getattr(frame, name), clip, said, frame.number)
 
