@@ -12,8 +12,8 @@ from gateway.video.decode import Frames
 from touchline.contract import Letterbox
 from touchline.pitch_lines import segments_of_scaled
 
-LOOK_S: Final = 0.8
-"""Seconds of the video from one look to the next: a look takes 20 ms of a core at 1024 pixels."""
+LOOK_S: Final = 1.6
+"""Seconds of the video from one look to the next: a look takes 10 ms of a core at 1024 pixels."""
 
 
 class PaintedLines:

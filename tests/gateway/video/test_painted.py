@@ -12,10 +12,11 @@ from touchline.contract import LETTERBOX_GREY, Letterbox
 def test_one_frame_in_so_many_seconds_is_looked_at_whatever_the_order_in_a_slot() -> None:
     painted = PaintedLines(fps=25.0)
     step = LOOK_S * 25
-    assert painted.due([0, 10, 2, 4]) == [0]
-    assert painted.due([20, 40, 22, 24, 38]) == [0, 1]
-    assert painted.due([42, 44]) == []
-    assert [int(60 + step), 1000] == [[int(60 + step), 1000][place] for place in painted.due([int(60 + step), 1000])]
+    assert painted.due([0, round(step / 2), 2, 4]) == [0]
+    later = [round(step), round(2 * step), round(step) + 2, round(2 * step) - 2]
+    assert painted.due(later) == [0, 1]
+    assert painted.due([round(2 * step) + 2, round(2 * step) + 4]) == []
+    assert painted.due([round(3 * step), 1000]) == [0, 1]
 
 
 def test_a_line_is_found_in_shares_of_the_picture_that_lies_in_the_slot() -> None:
