@@ -10,10 +10,10 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: .venv/.ready .venv-triton/.ready ## answer a synthetic match through the real stack; pictures in out/
-	@$(BIN)/python -m commands.main demo
+	@$(BIN)/python -m commands.start demo
 
 doctor: .venv/.ready ## what this host lacks for `docker compose up` on a GPU
-	@$(BIN)/python -m commands.main doctor --gpu-host
+	@$(BIN)/python -m commands.start doctor --gpu-host
 
 # Else every process of a run would compile all that it imports, for two seconds of a core.
 unexport PYTHONDONTWRITEBYTECODE
