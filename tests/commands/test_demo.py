@@ -31,4 +31,4 @@ def test_each_command_that_it_names_is_one() -> None:
 
 def test_make_demo_is_touchline_demo() -> None:
     recipe = (PROJECT / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
-    assert "commands.main demo" in recipe
+    assert "commands.start demo" in recipe
