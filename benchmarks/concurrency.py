@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +14,7 @@ from benchmarks.common import NO_LIMITS, alternate, demo_clip, fresh, median, pa
 from demo.match import Match
 from local.stack import LocalStack, local_stack
 from local.triton import DEFAULT_REPOSITORY
-from local.validator import CLIENT_TIMEOUT_S, challenge_body, check_response, served_file, signed_headers
+from local.validator import challenge_body, check_response, post_challenge, served_file, signed_headers
 
 
 def main() -> None:
@@ -75,13 +74,7 @@ def post(stack: LocalStack, body: bytes) -> tuple[float, bytes]:
     """Send a signed challenge; seconds from the request to the last byte, and the answer as it came."""
     headers = signed_headers(stack.keys.validator, stack.keys.miner.ss58_address, body)
     began = time.perf_counter()
-    answer = httpx.post(
-        f"{stack.gateway.url}/soccer/challenge",
-        content=body,
-        headers=headers,
-        timeout=CLIENT_TIMEOUT_S,
-        trust_env=False,
-    ).raise_for_status()
+    answer = post_challenge(stack.gateway.url, body, headers).raise_for_status()
     return time.perf_counter() - began, answer.content
 
 

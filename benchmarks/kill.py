@@ -31,6 +31,7 @@ from local.validator import (
     ChallengeFailed,
     challenge_body,
     check_response,
+    post_challenge,
     served_file,
     signed_headers,
 )
@@ -229,13 +230,7 @@ class Siege:
     def _post(self, body: bytes, headers: Mapping[str, str], challenge_id: str | None = None) -> int:
         """The status; 0 where the connection ended before the answer, -1 where there was none."""
         try:
-            answer = httpx.post(
-                f"{self.gateway.url}/soccer/challenge",
-                content=body,
-                headers=headers,
-                timeout=CLIENT_TIMEOUT_S,
-                trust_env=False,
-            )
+            answer = post_challenge(self.gateway.url, body, headers)
         except httpx.ConnectError:
             return -1
         except httpx.HTTPError:

@@ -25,7 +25,7 @@ from demo.match import Match
 from local.progress import progress_bar
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
-from local.validator import CLIENT_TIMEOUT_S, challenge_body, check_response, served_file, signed_headers
+from local.validator import challenge_body, check_response, post_challenge, served_file, signed_headers
 
 AT_ONCE_S = 0.2
 """A refusal that takes longer came after a wait in the queue."""
@@ -172,8 +172,8 @@ def ask(stack: LocalStack, url: str, number: int = 0) -> Attempt:
     """One challenge; an answer is checked."""
     body = challenge_body(fresh(url), "1")
     headers = signed_headers(stack.keys.validator, stack.keys.miner.ss58_address, body)
-    target, began = f"{stack.gateway.url}/soccer/challenge", time.perf_counter()
-    answer = httpx.post(target, content=body, headers=headers, timeout=CLIENT_TIMEOUT_S, trust_env=False)
+    began = time.perf_counter()
+    answer = post_challenge(stack.gateway.url, body, headers)
     seconds = time.perf_counter() - began
     if answer.status_code == httpx.codes.OK:
         response = check_response(answer.content, "1")

@@ -20,7 +20,7 @@ from benchmarks.quick_engine import write_quick_engine
 from local.progress import progress_bar
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
-from local.validator import challenge_body, served_file, signed_headers
+from local.validator import challenge_body, post_challenge, served_file, signed_headers
 
 AT_ONCE = 4
 
@@ -75,12 +75,10 @@ def send(stack: LocalStack, number: int, url: str) -> str:
     """One challenge, of every seventh the caller hangs up, every eleventh is sent again as it was; its outcome."""
     body = challenge_body(fresh(url), str(number))
     headers = signed_headers(stack.keys.validator, stack.keys.miner.ss58_address, body)
-    target = f"{stack.gateway.url}/soccer/challenge"
     try:
-        timeout = 0.05 if number % 7 == 3 else 300
-        answer = httpx.post(target, content=body, headers=headers, timeout=timeout, trust_env=False)
+        answer = post_challenge(stack.gateway.url, body, headers, 0.05 if number % 7 == 3 else 300)
         if number % 11 == 5:
-            answer = httpx.post(target, content=body, headers=headers, timeout=300, trust_env=False)
+            answer = post_challenge(stack.gateway.url, body, headers, 300)
     except httpx.TimeoutException:
         return "hung up"
     return "answered" if answer.status_code == httpx.codes.OK else str(json.loads(answer.content)["error"])

@@ -10,7 +10,7 @@ import string
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,19 +72,26 @@ def challenge_body(video_url: str, challenge_id: str | None = None) -> bytes:
     return json.dumps(challenge).encode()
 
 
+def post_challenge(
+    gateway_url: str, body: bytes, headers: Mapping[str, str], timeout_s: float = CLIENT_TIMEOUT_S
+) -> httpx.Response:
+    """Whatever the gateway answers to a challenge of these body bytes. Raises httpx.HTTPError where nothing comes."""
+    return httpx.post(
+        f"{gateway_url.rstrip('/')}/soccer/challenge",
+        content=body,
+        headers=headers,
+        timeout=timeout_s,
+        trust_env=False,  # a proxy of the environment is for the internet, not for a gateway of one's own
+    )
+
+
 def send_challenge(gateway_url: str, validator: Keypair, miner_hotkey: str, video_url: str) -> Outcome:
     """Send one challenge and check the answer. Raises ChallengeFailed with what the gateway said."""
     body = challenge_body(video_url)
     headers = signed_headers(validator, miner_hotkey, body)
     begun = time.perf_counter()
     try:
-        answer = httpx.post(
-            f"{gateway_url.rstrip('/')}/soccer/challenge",
-            content=body,
-            headers=headers,
-            timeout=CLIENT_TIMEOUT_S,
-            trust_env=False,  # a proxy of the environment is for the internet, not for a gateway of one's own
-        )
+        answer = post_challenge(gateway_url, body, headers)
     except httpx.HTTPError as error:
         raise ChallengeFailed(
             f"{gateway_url} could not be asked: {error or type(error).__name__}; is a gateway running there?"

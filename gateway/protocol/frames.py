@@ -9,11 +9,11 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import orjson
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.errors import BadChallenge, BadRequest
+from gateway.errors import BadRequest
 from gateway.predictions import Picture
-from gateway.protocol.http import discard_body
+from gateway.protocol.http import discard_body, validated
 
 MOST_VALUES: Final = 100_000
 """Of a body: each costs many times its bytes in memory, and pictures are few."""
@@ -84,9 +84,4 @@ def read_form(body: bytearray, form: type[_Form], what: str) -> _Form:
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error.msg}; send one object") from error
     body.clear()
-    try:
-        return form.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadChallenge(f"the {what} is not valid: {where}: {first['msg']}") from error
+    return validated(payload, form, what)

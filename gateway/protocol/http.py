@@ -120,12 +120,17 @@ def read_challenge(body: bytes, form: type[_Form]) -> _Form:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
+    return validated(payload, form, "challenge")
+
+
+def validated(payload: Any, form: type[_Form], what: str) -> _Form:
+    """Parsed JSON as a request of this `form`, called `what` in messages. Raises BadChallenge where it is none."""
     try:
         return form.model_validate(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadChallenge(f"the challenge is not valid: {where}: {first['msg']}") from error
+        raise BadChallenge(f"the {what} is not valid: {where}: {first['msg']}") from error
 
 
 async def discard_body(request: Request, limit: int) -> None:
@@ -176,9 +181,15 @@ def count_client_gone(metrics: Metrics, history: History | None, request: Reques
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def count_answered(metrics: Metrics, challenge_id: int | str, answer: Answer, stages: Mapping[str, float]) -> None:
+def count_reply(metrics: Metrics) -> None:
+    """One more challenge is answered, be it of a video or of pictures."""
     metrics.challenges.labels("answered").inc()
     metrics.last_answer.set_to_current_time()
+
+
+def count_answered(metrics: Metrics, challenge_id: int | str, answer: Answer, stages: Mapping[str, float]) -> None:
+    """The same of a video, with what its answer took and how many frames were inferred."""
+    count_reply(metrics)
     for stage, seconds in stages.items():
         metrics.stage_seconds.labels(stage).observe(seconds)
     metrics.stride.labels("planned").observe(answer.planned_stride)

@@ -31,6 +31,7 @@ from gateway.protocol.http import (
     ClientGone,
     count_answered,
     count_client_gone,
+    count_reply,
     discard_body,
     read_body,
     remember,
@@ -145,7 +146,7 @@ def private_router(
         started = request.state.started = time.perf_counter()
         try:
             async with asyncio.timeout(LIMIT_S), AsyncExitStack() as held:
-                wanted = await admitted(request, gate, predictions, held)
+                wanted = await let_in(request, gate, predictions, held)
                 answer, actions = await until_disconnect(request, _told(wanted, gate.stake_of(request)))
         except (ClientGone, ClientDisconnect):
             return count_client_gone(metrics, history, request, "before the answer was ready")
@@ -154,8 +155,7 @@ def private_router(
                 f"not answered within {LIMIT_S:g} s, and validators wait for 30; ask for fewer frames with FRAME_STRIDE"
             ) from error
         if answer is None:
-            metrics.challenges.labels("answered").inc()
-            metrics.last_answer.set_to_current_time()
+            count_reply(metrics)
             remember(history, request, "answered")
         else:
             stages = stages_of(answer.times, 0.0)
@@ -177,7 +177,7 @@ def private_router(
     return router
 
 
-async def admitted(request: Request, gate: Gate, predictions: Predictions, held: AsyncExitStack) -> PrivateChallenge:
+async def let_in(request: Request, gate: Gate, predictions: Predictions, held: AsyncExitStack) -> PrivateChallenge:
     """What is asked, by one who may ask. Pictures, and a body that is large for them, want a place, kept by `held`."""
     try:
         named = gate.named(request)

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
 from typing import Final
 
 import orjson
@@ -62,17 +61,16 @@ def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: 
     fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>.
     """
     yield "blake2b", _blake2b(credentials.nonce, body)
-    miner = credentials.miner_hotkey or own_hotkey
-    yield "fiber", f"{credentials.nonce}:{miner}:{hashlib.sha256(body).hexdigest()}".encode()
+    as_fiber = signed_messages(credentials.nonce, credentials.miner_hotkey or own_hotkey, body)
+    yield "fiber", next(as_fiber)
     # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
     if few_values(body):
         with suppress(ValueError, RecursionError):
             yield "blake2b", _blake2b(credentials.nonce, orjson.dumps(parsed := orjson.loads(body)))
             if len(body) <= SPELLED_BYTES:
                 yield "blake2b", _blake2b(credentials.nonce, json.dumps(parsed, separators=(",", ":")).encode())
-        if len(body) <= SPELLED_BYTES:
-            for message in islice(signed_messages(credentials.nonce, miner, bytes(body)), 1, None):
-                yield "fiber", message
+    for message in as_fiber:
+        yield "fiber", message
 
 
 def signed_form(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> str:

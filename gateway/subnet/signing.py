@@ -66,7 +66,7 @@ def check_age(time_ns: int, now_s: float | None = None) -> None:
         )
 
 
-def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> Iterator[bytes]:
+def signed_messages(nonce: str, miner_hotkey: str, body: bytes | bytearray) -> Iterator[bytes]:
     """What may have been signed: `<nonce>:<miner-hotkey>:<sha256 of the body>`.
 
     The stock client signs `json.dumps(payload)` and httpx >= 0.28 posts the same JSON with compact separators, so the
@@ -78,7 +78,7 @@ def signed_messages(nonce: str, miner_hotkey: str, body: bytes) -> Iterator[byte
         yield _message(nonce, miner_hotkey, spelling)
 
 
-def parsed_again(body: bytes) -> Any | None:
+def parsed_again(body: bytes | bytearray) -> Any | None:
     """A body to be spelled anew, parsed; None where it is too large for that, or no JSON."""
     if len(body) > LONGEST_RESPELLED or not few_values(body):
         return None
@@ -109,5 +109,5 @@ def check_signature(validator_hotkey: str, signature: str, messages: Iterable[by
         raise Unauthorized("the signature does not fit the nonce, the hotkeys and the body")
 
 
-def _message(nonce: str, miner_hotkey: str, spelling: bytes) -> bytes:
+def _message(nonce: str, miner_hotkey: str, spelling: bytes | bytearray) -> bytes:
     return f"{nonce}:{miner_hotkey}:{hashlib.sha256(spelling).hexdigest()}".encode()
