@@ -27,8 +27,9 @@ class ServedModel:
     graphs are captured for (any other batch runs without). Graphs are off unless asked for: with them Triton may answer
     with another request's result (triton-inference-server/server issue 8550), and it copies the next batch only after
     the graph has ended.
-    A request that waited `queue_timeout_us` is refused (0: never); at most `max_queue` requests wait (0: any number).
-    Requests of priority 1 overtake those of priority 2, the default. `instances` are per GPU, or on the CPU in all.
+    Requests wait in one queue without priorities, limits and timeouts: with any of these Triton takes no request in
+    while an instance computes, and one that comes then lies up to 0.5 s in the queue of an idle instance.
+    `instances` are per GPU, or on the CPU in all.
     `plans` names the plan for each compute capability where GPUs of several serve; empty: one plan, PLAN_FILE.
     `threads` (0: all cores) and `cpu_precision` ("auto": bf16 where the CPU computes it natively) are for CPU engines.
     """
@@ -40,8 +41,6 @@ class ServedModel:
     max_batch: int = 32
     preferred: tuple[int, ...] = (8, 16, 32)
     queue_delay_us: int = 2000
-    queue_timeout_us: int = 0
-    max_queue: int = 0
     instances: int = 1
     cuda_graphs: bool = False
     plans: tuple[tuple[str, str], ...] = ()
@@ -89,13 +88,6 @@ def config(model: ServedModel) -> Any:
     batching = message.dynamic_batching
     batching.preferred_batch_size.extend(model.batch_sizes)
     batching.max_queue_delay_microseconds = model.queue_delay_us
-    batching.priority_levels = 2
-    batching.default_priority_level = 2
-    policy = batching.default_queue_policy
-    policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = model.queue_timeout_us
-    policy.allow_timeout_override = True
-    policy.max_queue_size = model.max_queue
 
     # A CPU engine runs frame by frame: one frame warms it up as well as a batch.
     for batch in (1, *model.batch_sizes[-1:]) if model.on_gpu else (1,):

@@ -202,6 +202,12 @@ class Triton:
 
     async def _model(self, name: str) -> ServedModel:
         config = (await self._client.get_model_config(name, client_timeout=self._timeout_s)).config
+        if reason := queue_policy(config):
+            _log.warning(
+                "model %s at %s is served with %s: Triton leaves a request that comes while another is computed in its "
+                "queue for up to 0.5 s. Delete that from its config.pbtxt, or export it again",
+                *(name, self.address, reason),
+            )
         metadata = await self._client.get_model_metadata(name, client_timeout=self._timeout_s)
         height, width = _input_size(name, config)
         return ServedModel(name, height, width, config.max_batch_size, max(metadata.versions, default="?"))
@@ -259,6 +265,18 @@ def _input_size(model: str, config: object) -> tuple[int, int]:
         if tensor.name == INPUT and len(tensor.dims) == 3 and tensor.dims[2] == 3 and min(tensor.dims) > 0:
             return int(tensor.dims[0]), int(tensor.dims[1])
     raise InferenceFailed(f"model {model} has no input {INPUT!r} of [H, W, 3]; export it with `touchline export`")
+
+
+def queue_policy(config: object) -> str:
+    """What of a model's dynamic batching keeps Triton from taking requests in while it computes; empty: nothing.
+
+    With any of it Triton prefetches nothing, and what comes while no instance is free wakes its batcher up no more
+    (seen with Triton 2.51: half of such requests waited until its next look after 0.5 s).
+    """
+    batching = config.dynamic_batching  # type: ignore[attr-defined]
+    names = ("priority_levels", "default_queue_policy", "priority_queue_policy")
+    found = {field.name for field, _ in batching.ListFields()}
+    return " and ".join(name for name in names if name in found)
 
 
 def _is_connection_error(error: InferenceServerException) -> bool:

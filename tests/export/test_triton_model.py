@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.triton_model import CPU_BACKEND, ServedModel, config_text, write_model
+from local.triton import DEFAULT_REPOSITORY
 
 PLAYER = ServedModel("player", "tensorrt", (384, 640), 150, preferred=(8, 16, 32), queue_delay_us=1500)
 PITCH = ServedModel("pitch", "openvino", (736, 1280), None, max_batch=16, preferred=(), threads=2, cpu_precision="bf16")
@@ -67,14 +68,23 @@ def test_gpus_of_several_kinds_load_each_their_own_plan_and_no_other(tmp_path: P
     assert [path.name for path in version.iterdir()] == ["model.plan"]
 
 
-def test_batching_and_queues() -> None:
-    batching = parsed(replace(PLAYER, max_batch=16, queue_timeout_us=5_000_000, max_queue=64)).dynamic_batching
+def test_batching() -> None:
+    batching = parsed(replace(PLAYER, max_batch=16)).dynamic_batching
     assert list(batching.preferred_batch_size) == [8, 16], "no preferred size is over max_batch_size"
     assert batching.max_queue_delay_microseconds == 1500
-    assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
-    policy = batching.default_queue_policy
-    assert (policy.default_timeout_microseconds, policy.max_queue_size) == (5_000_000, 64)
-    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+
+
+BUNDLED = [
+    text_format.Parse(file.read_text(), pb.ModelConfig()) for file in sorted(DEFAULT_REPOSITORY.glob("*/config.pbtxt"))
+]
+
+
+@pytest.mark.parametrize("config", [parsed(PLAYER), parsed(PITCH), *BUNDLED])
+def test_triton_takes_requests_in_while_it_computes(config: Any) -> None:
+    """With priorities or a queue policy it does not, and they lie there after the instance has become idle."""
+    set_ones = {field.name for field, _ in config.dynamic_batching.ListFields()}
+    assert config.HasField("dynamic_batching")
+    assert set_ones <= {"preferred_batch_size", "max_queue_delay_microseconds"}
 
 
 def test_warm_up_covers_the_smallest_and_the_largest_batch() -> None:
