@@ -38,6 +38,8 @@ _QUIET_S: Final = 0.002
 """So long after the last frame no other is waited for."""
 _THREADS: Final = 4
 _AGAIN_S: Final = 0.25
+EARLY: Final = 0.85
+"""Of the time that a round is going to take, the part after which its end is looked for."""
 _REMEMBERED: Final = 8
 """Rounds by which the next one's time is foretold."""
 
@@ -115,14 +117,15 @@ def rest_s(work_s: float, took_s: float, share: float) -> float:
     return max(0.0, work_s / share - took_s)
 
 
-def busy_for_s(work_s: float, ratios: Sequence[float], preparing_s: Sequence[float]) -> float:
+def busy_for_s(work_s: float, lately: Sequence[tuple[float, float]], preparing_s: Sequence[float]) -> float:
     """Seconds from a round's start at the engine until the next one is to be prepared: just in time, rather too early.
 
-    `ratios` of what the last rounds took to what they were to take, `work_s` is this one's; `preparing_s`: of the last
-    ones. An engine that waits is lost time; frames that wait are only so much older.
+    `lately`: of the last rounds, how long each kept the engine busy and how long it was to (as `work_s` is this one's),
+    `preparing_s`: of the last ones. An engine that waits is lost time; frames that wait are only so much older.
     """
-    # Not the least: an engine that was ten times as fast a moment ago would make frames wait for whole rounds.
-    likely = sorted(ratios)[len(ratios) // 4] if ratios else 0.0
+    took_s, expected_s = (sum(one) for one in zip(*lately, strict=True)) if lately else (0.0, 0.0)
+    # Of all together: rounds that the engine took as one batch ended at once, and say something only as a pair.
+    likely = EARLY * took_s / expected_s if expected_s else 0.0
     return max(0.0, work_s * likely - max(preparing_s, default=0.0))
 
 
@@ -147,7 +150,7 @@ class Rounds:
         self._tracking = ThreadPoolExecutor(1, thread_name_prefix="live-tracking")
         self._newest: _Round | None = None
         self._under_way = deque[asyncio.Task[None]]()
-        self._ratios = deque[float](maxlen=_REMEMBERED)
+        self._lately = deque[tuple[float, float]](maxlen=_REMEMBERED)
         self._preparing_s = deque[float](maxlen=_REMEMBERED)
         self._free_at = 0.0
         """When the engine was done with the last round that it is done with."""
@@ -190,7 +193,7 @@ class Rounds:
             work_s = min(newest.work_s, newest.ended - newest.asked)
             await asyncio.sleep(rest_s(work_s, time.monotonic() - newest.begun, self._settings.live_share))
         else:
-            due = max(newest.asked, self._free_at) + busy_for_s(newest.work_s, self._ratios, self._preparing_s)
+            due = max(newest.asked, self._free_at) + busy_for_s(newest.work_s, self._lately, self._preparing_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - time.monotonic())):
                     await newest.over.wait()
@@ -280,7 +283,7 @@ class Rounds:
         finally:
             one.ended = time.monotonic()
             if one.sight is not None and one.work_s:
-                self._ratios.append((one.ended - max(one.asked, self._free_at)) / one.work_s)
+                self._lately.append((one.ended - max(one.asked, self._free_at), one.work_s))
             self._free_at = one.ended
             one.over.set()
         self._complaint = ""

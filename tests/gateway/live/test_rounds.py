@@ -12,7 +12,7 @@ import pytest
 from gateway.inference.outputs import detections_from_rows, nobody, spread
 from gateway.inference.slots import Slot
 from gateway.live.camera import LOOK_S, pitch_due
-from gateway.live.rounds import Row, busy_for_s, in_order, models_for, places_of
+from gateway.live.rounds import EARLY, Row, busy_for_s, in_order, models_for, places_of
 from gateway.tracking.live import PITCH_S
 from local.scraped import scraped
 from local.triton import LocalTriton
@@ -85,9 +85,10 @@ def test_frames_that_a_model_did_not_look_at_show_it_nothing() -> None:
 
 
 def test_the_next_round_is_prepared_just_in_time_and_rather_too_early() -> None:
-    assert busy_for_s(0.1, [1.2, 1.0, 1.5], [0.01, 0.03]) == pytest.approx(0.07)
-    assert busy_for_s(0.1, [1.2, 0.1, 1.0, 1.5], []) == pytest.approx(0.1), "one that was quick by chance says nothing"
-    assert busy_for_s(0.02, [1.0], [0.03]) == 0, "an engine that is quicker than preparing is not waited for"
+    assert busy_for_s(0.1, [(0.12, 0.1), (0.2, 0.2)], [0.01, 0.03]) == pytest.approx(0.1 * EARLY * 0.32 / 0.3 - 0.03)
+    as_one_batch = [(0.2, 0.1), (0.0, 0.1)]
+    assert busy_for_s(0.1, as_one_batch, []) == pytest.approx(0.1 * EARLY), "they ended at once"
+    assert busy_for_s(0.02, [(0.1, 0.1)], [0.03]) == 0, "an engine that is quicker than preparing is not waited for"
     assert busy_for_s(0.1, [], []) == 0
 
 
