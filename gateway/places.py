@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import math
 import time
-from collections import deque
-from collections.abc import Iterable
-from statistics import median
+from statistics import fmean
 from typing import Final
 
+from gateway.durations import Durations, foretold_wait_s
 from gateway.errors import Busy
 
-REMEMBERED: Final = 20
-"""Of so many challenges the median says how long one takes."""
-OVERDUE: Final = 0.25
-"""A challenge that takes longer than usual is expected to take this share of a usual one still."""
+LONGEST_RETRY_S: Final = 120.0
+"""Nobody is told to come again later."""
 
 
 class Places:
     """As many challenges at once as there are places; who finds none free waits up to `queue_s`, the most stake first.
 
-    Who could not be taken in that time by what challenges usually take is refused at once. The clock is
-    time.perf_counter's.
+    Who might not be taken in that time, by what challenges took, is refused at once. Those who are refused are told
+    moments to come again as far apart as places come free. The clock is time.perf_counter's.
     """
 
     def __init__(self, count: int, queue_s: float, usual_s: float) -> None:
@@ -32,8 +28,12 @@ class Places:
         self.count = count
         self.in_progress = 0
         self._queue_s = queue_s
-        self._took = deque[float]([usual_s], maxlen=REMEMBERED)
-        self._seeded = True
+        self._took = Durations(count, usual_s)
+        self._company_s = 0.0
+        """The integral of `in_progress` over time, up to `_counted`."""
+        self._counted = 0.0
+        self._next_told = 0.0
+        """The next who is refused is told to come no sooner."""
         self._numbers = itertools.count()
         self._working: set[Turn] = set()
         self._waiting: list[Turn] = []
@@ -54,24 +54,35 @@ class Places:
             self._start(turn)
             return turn
         before = sum(other.goes_before(turn) for other in self._waiting)
-        wait_s = self._expected_wait_s(before)
+        wait_s = self._foretold_s(before)
         if wait_s > self._queue_s:
             raise self.busy(wait_s)
         self._waiting.append(turn)
         return turn
 
     def busy(self, wait_s: float | None = None) -> Busy:
-        """With the seconds after which a place is expected to be free for one more."""
+        """With the seconds after which a place is free for one more, those counted that were told to come again."""
         if wait_s is None:
-            wait_s = self._expected_wait_s(len(self._waiting))
+            wait_s = self._foretold_s(len(self._waiting))
         error = Busy(
             f"{self.in_progress} challenges are being worked on and {self.queued} wait: MAX_CONCURRENT_CHALLENGES "
             f"allows no more, and QUEUE_S ({self._queue_s:g} s) is over before a place is free"
         )
+        now = time.perf_counter()
+        wait_s = min(max(wait_s, self._next_told - now), LONGEST_RETRY_S)
+        self._next_told = now + wait_s + fmean(self._took.known) / self.count
         error.retry_after_s = max(1, math.ceil(wait_s))
         return error
 
+    def _count_company(self) -> float:
+        """The integral of `in_progress` over time until now."""
+        now = time.perf_counter()
+        self._company_s += self.in_progress * (now - self._counted)
+        self._counted = now
+        return self._company_s
+
     def _start(self, turn: Turn) -> None:
+        turn.company_s = self._count_company()
         turn.started = time.perf_counter()
         self.in_progress += 1
         self._working.add(turn)
@@ -80,23 +91,22 @@ class Places:
         if turn.started is None:
             self._waiting.remove(turn)
             return
+        company_s = self._count_company() - turn.company_s
         self.in_progress -= 1
         self._working.remove(turn)
-        if answered:
-            if self._seeded:
-                self._took.clear()
-                self._seeded = False
-            self._took.append(time.perf_counter() - turn.started)
+        took_s = time.perf_counter() - turn.started
+        if answered and took_s > 0:
+            self._took.learn(took_s, company_s / took_s)
         while self._waiting and self.in_progress < self.count:
             following = max(self._waiting, key=lambda other: (other.stake, -other.number))
             self._waiting.remove(following)
             self._start(following)
             following.called.set()
 
-    def _expected_wait_s(self, before: int) -> float:
-        usual_s, now = median(self._took), time.perf_counter()
-        ends = [max(usual_s - (now - (turn.started or now)), OVERDUE * usual_s) for turn in self._working]
-        return expected_wait_s(ends, before, usual_s)
+    def _foretold_s(self, before: int) -> float:
+        now = time.perf_counter()
+        elapsed = [now - turn.started for turn in self._working if turn.started is not None]
+        return foretold_wait_s(elapsed, before, self._took.known)
 
 
 class Turn:
@@ -109,6 +119,8 @@ class Turn:
         self.called = asyncio.Event()
         self.arrived = time.perf_counter()
         self.started: float | None = None
+        self.company_s = 0.0
+        """What `Places._company_s` was then."""
 
     def goes_before(self, other: Turn) -> bool:
         return (self.stake, -self.number) > (other.stake, -other.number)
@@ -128,15 +140,3 @@ class Turn:
     def leave(self, *, answered: bool) -> None:
         """Give the place back to the next; `answered`: its time tells how long others will take."""
         self._places._leave(self, answered)
-
-
-def expected_wait_s(ends: Iterable[float], before: int, usual_s: float) -> float:
-    """Seconds until a place is free for one with `before` others before it.
-
-    `ends` are the seconds that those who hold the places still take, each other one takes `usual_s`.
-    """
-    heap = list(ends)
-    heapq.heapify(heap)
-    for _ in range(before):
-        heapq.heapreplace(heap, heap[0] + usual_s)
-    return heap[0] if heap else 0.0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway import places as module
 from gateway.errors import Busy
-from gateway.places import Places, expected_wait_s
+from gateway.places import Places, Turn
 from local.triton import LocalTriton
 from tests.support.faulty_host import Reply, faulty_host
 from tests.support.gateway import Traces, error_of, running_gateway, settled
@@ -30,13 +35,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "time", made)
     return made
-
-
-def test_the_wait_that_is_expected() -> None:
-    assert expected_wait_s([3.0, 1.0], 0, 5.0) == 1.0
-    assert expected_wait_s([3.0, 1.0], 1, 5.0) == 3.0
-    assert expected_wait_s([3.0, 1.0], 2, 5.0) == 6.0
-    assert expected_wait_s([3.0, 1.0], 3, 5.0) == 8.0
 
 
 async def test_the_most_stake_goes_first_and_of_equals_who_came_first() -> None:
@@ -62,10 +60,11 @@ async def test_the_most_stake_goes_first_and_of_equals_who_came_first() -> None:
 
 async def test_who_would_wait_too_long_is_refused_at_once_and_told_when(clock: Clock) -> None:
     places = Places(2, queue_s=8, usual_s=30)
-    for _ in range(3):  # what is measured counts, not what was expected of the first
-        first = places.enter(0)
+    for _ in range(2):  # what is measured counts, not what was expected of the first
+        pair = places.enter(0), places.enter(0)
         clock.now += 4
-        first.leave(answered=True)
+        for turn in pair:
+            turn.leave(answered=True)
     early, clock.now = places.enter(0), clock.now + 1
     places.enter(0)
     clock.now += 2  # ends expected after 1 s and 2 s
@@ -73,10 +72,93 @@ async def test_who_would_wait_too_long_is_refused_at_once_and_told_when(clock: C
     with pytest.raises(Busy, match="QUEUE_S") as refused:
         places.enter(1)
     assert refused.value.retry_after_s == 9
+    with pytest.raises(Busy) as refused:
+        places.enter(1)
+    assert refused.value.retry_after_s == 11, "when a place is free again after the one that was told before"
     assert places.enter(2).stake == 2, "before all of the others, so after 1 s"
     early.leave(answered=False)  # a failure tells nothing of how long an answer takes
     with pytest.raises(Busy):
         places.enter(1)
+
+
+@pytest.mark.parametrize(("count", "alone_s", "beside_s"), [(2, 0.5, 0.95), (4, 1.0, 3.0), (4, 2.0, 2.2)])
+def test_at_four_times_the_load_who_is_let_in_has_a_place_in_time_and_who_is_not_when_told(
+    clock: Clock, count: int, alone_s: float, beside_s: float
+) -> None:
+    """By what challenges take alone and beside `count` - 1 others; all that were answered before were alone."""
+    load = Load(Places(count, queue_s=8, usual_s=6), clock, alone_s, beside_s)
+    load.run(seconds=15, rate=4 * count / beside_s)
+    assert load.let_in > 40
+    assert load.in_vain < 0.05 * load.let_in
+    assert load.told > 30
+    assert load.came_again > 0.7 * load.told
+    assert load.places.in_progress == load.places.queued == 0
+
+
+class Load:
+    """Challenges at random moments, who come again once when they are refused; a seeded run on a clock that jumps."""
+
+    def __init__(self, places: Places, clock: Clock, alone_s: float, beside_s: float) -> None:
+        self.places, self.let_in, self.in_vain, self.told, self.came_again = places, 0, 0, 0, 0
+        self._clock = clock
+        self._chance = np.random.default_rng(44)
+        self._alone_s, self._beside_s = alone_s, beside_s
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._waiting: dict[Turn, bool] = {}
+        for _ in range(5):
+            turn = places.enter(0)
+            clock.now += alone_s
+            turn.leave(answered=True)
+
+    def run(self, seconds: float, rate: float) -> None:
+        arrivals = self._clock.now + np.cumsum(self._chance.exponential(1 / rate, size=10_000))
+        for at in arrivals[arrivals < self._clock.now + seconds]:
+            self._at(at, partial(self._come, again=False))
+        while self._events:
+            self._clock.now, _, happens = heapq.heappop(self._events)
+            happens()
+
+    def _at(self, when: float, happens: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(_numbers), happens))
+
+    def _come(self, again: bool) -> None:
+        try:
+            turn = self.places.enter(0)
+        except Busy as refused:
+            self._tell(refused, again)
+            return
+        self.let_in += 1
+        self._waiting[turn] = again
+        self._at(self._clock.now + 8, partial(self._give_up, turn))
+        self._work()
+
+    def _give_up(self, turn: Turn) -> None:
+        if turn in self._waiting:
+            self.in_vain += 1
+            refused = self.places.busy()
+            turn.leave(answered=False)
+            self._tell(refused, self._waiting.pop(turn))
+
+    def _tell(self, refused: Busy, again: bool) -> None:
+        if not again:
+            assert refused.retry_after_s is not None
+            self.told += 1
+            self._at(self._clock.now + refused.retry_after_s, partial(self._come, again=True))
+
+    def _end(self, turn: Turn) -> None:
+        turn.leave(answered=True)
+        self._work()
+
+    def _work(self) -> None:
+        """Those who have just been given a place work."""
+        others = (self.places.in_progress - 1) / (self.places.count - 1)
+        for turn in [turn for turn in self._waiting if turn.started is not None]:
+            self.came_again += self._waiting.pop(turn)
+            seconds = self._alone_s + (self._beside_s - self._alone_s) * others
+            self._at(self._clock.now + seconds * self._chance.lognormal(-0.045, 0.3), partial(self._end, turn))
+
+
+_numbers = itertools.count()
 
 
 async def test_who_waited_in_vain_leaves_nothing() -> None:
