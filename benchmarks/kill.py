@@ -1,4 +1,7 @@
-"""The gateway is killed at random moments while challenges run: which of them are lost, and what is left behind."""
+"""The gateway is killed at random moments while challenges run: which of them are lost, and what is left behind.
+
+What it looks for it finds: tests/benchmarks/test_kill.py lets gateways lose challenges.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +27,7 @@ from benchmarks.common import demo_clip, fresh, parser, report, scratch, spread,
 from benchmarks.quick_engine import write_quick_engine
 from demo.match import Match
 from local.progress import progress_bar
-from local.stack import Keys, LocalGateway, LocalStackError, make_keys
+from local.stack import Keys, LocalGateway, make_keys
 from local.triton import LocalTriton
 from local.validator import (
     CLIENT_TIMEOUT_S,
@@ -39,6 +42,10 @@ from local.validator import (
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 AGAIN_S = 0.2
 """A validator that was cut off, or found nobody, asks again after so long."""
+LEAST_LIFE_S = 0.1
+"""From a gateway's readiness to its kill."""
+NOBODY, CUT_OFF = -1, 0
+"""Instead of a status: nobody listened, or the connection ended before the answer."""
 REPLAYED = 3
 REPLAY_S = 100.0
 """Nonces that are older are refused for their age."""
@@ -47,7 +54,9 @@ REPLAY_S = 100.0
 def main() -> None:
     arguments_of = parser(__doc__, cores=1)
     arguments_of.add_argument("--minutes", type=float, default=10.0)
-    arguments_of.add_argument("--mean-s", type=float, default=15.0, help="from a start to its kill, on average")
+    arguments_of.add_argument(
+        "--mean-s", type=float, default=15.0, help="from a gateway's readiness to its kill, on average"
+    )
     arguments_of.add_argument("--at-once", type=int, default=2, help="validators, each with one challenge at a time")
     arguments_of.add_argument("--seed", type=int, default=44)
     arguments_of.add_argument("--video", type=Path, help="instead of the demo clip")
@@ -77,12 +86,21 @@ def main() -> None:
     for name, value in siege.counted().items():
         table.add_row(name, value)
     notes = [
-        f"{arguments.at_once} validators ask without a pause, models that answer at once; the time from a start to its "
-        f"kill is random, {arguments.mean_s:g} s on average, and may end before the gateway is ready. Half of the "
-        "kills take the gateway alone, half its whole process group, as the end of a container does. Who is cut off "
-        "or refused asks again, newly signed."
+        f"{arguments.at_once} validators ask without a pause, models that answer at once; the time from a gateway's "
+        f"readiness to its kill is random, {arguments.mean_s:g} s on average. Half of the kills take the gateway "
+        "alone, half its whole process group, as the end of a container does. Who is cut off or refused asks again, newly "
+        "signed."
     ]
     report(console, table, notes, {"counted": siege.counted(), "outcomes": dict(siege.outcomes)}, arguments)
+
+
+@dataclass
+class Kill:
+    """When a gateway was killed, on time.monotonic's clock."""
+
+    began: float
+    ended: float = float("inf")
+    """When it was gone."""
 
 
 @dataclass
@@ -100,8 +118,7 @@ class Siege:
     found: Counter[str] = field(default_factory=Counter)
     """What each start found left of the one before."""
     ready_s: list[float] = field(default_factory=list)
-    kills: list[float] = field(default_factory=list)
-    """On time.monotonic's clock."""
+    kills: list[Kill] = field(default_factory=list)
     answered: list[tuple[float, bytes, dict[str, str]]] = field(default_factory=list)
     """When, and the request."""
     shared_mib: list[float] = field(default_factory=list)
@@ -109,7 +126,7 @@ class Siege:
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, seconds: float, mean_s: float, at_once: int, console: Console) -> None:
-        """Ask and kill for so long; then let everything that was asked be answered."""
+        """Ask and kill for so long, the last gateway to its end; then let everything that was asked be answered."""
         validators = [threading.Thread(target=self._validate, args=(number,)) for number in range(at_once)]
         began = time.monotonic()
         ends = began + seconds
@@ -118,7 +135,7 @@ class Siege:
                 for validator in validators:
                     validator.start()
                 while time.monotonic() < ends:
-                    self._live(min(ends, time.monotonic() + 0.1 + self.chance.exponential(mean_s)))
+                    self._live(LEAST_LIFE_S + self.chance.exponential(mean_s), self.chance.random() < 0.5)
                     advance(int(min(seconds, time.monotonic() - began)), int(seconds))
             self._start()
         finally:
@@ -132,7 +149,8 @@ class Siege:
         replays = self.outcomes["replayed and refused"] + self.outcomes["replayed and taken"]
         lost = self.outcomes["lost by a gateway that lived"]
         return {
-            "kills, of them before the gateway was ready": f"{len(self.kills)}, {self.outcomes['killed early']}",
+            "kills": str(len(self.kills)),
+            "gateways that ended before they were killed": str(self.found["ended by themselves"]),
             "seconds from a start to ready": spread(self.ready_s, 1),
             "challenges": str(asked),
             "answered when first asked": str(self.outcomes["first"]),
@@ -153,30 +171,25 @@ class Siege:
         with self._counting:
             self.outcomes[outcome] += 1
 
-    def _live(self, until: float) -> None:
-        """One gateway's life, until it is killed."""
-        ready = self._start(until)
-        while ready and (left_s := until - time.monotonic()) > 0:
-            time.sleep(min(left_s, 0.2))
-        self.kills.append(time.monotonic())
-        if not ready:
-            self._count("killed early")
-        if self.chance.random() < 0.5:
-            with suppress(ProcessLookupError):
-                os.killpg(self.gateway.pid or 0, signal.SIGKILL)
-        self.gateway.kill()
+    def _live(self, seconds: float, whole_group: bool) -> None:
+        """One gateway's life, until it is killed so long after it was ready."""
+        self._start()
+        time.sleep(seconds)
+        if self.gateway.runs and self.gateway.pid is not None:
+            self.kills.append(kill := Kill(time.monotonic()))  # who is cut off from now on is so by this
+            if whole_group:
+                os.killpg(self.gateway.pid, signal.SIGKILL)
+            self.gateway.kill()
+            kill.ended = time.monotonic()
+        else:
+            self.found["ended by themselves"] += 1
         self.found["tracebacks"] += "Traceback" in (self.directory / "gateway.log").read_text(errors="replace")
 
-    def _start(self, until: float = float("inf")) -> bool:
-        """Start a gateway and look at what it found; False where it was not ready in time."""
+    def _start(self) -> None:
+        """Start a gateway and look at what it found."""
         began = time.monotonic()
         self.gateway.start()
-        try:
-            self.gateway.wait_ready(max(0.0, min(until - began, 120.0)))
-        except LocalStackError:
-            if time.monotonic() < until:
-                raise
-            return False
+        self.gateway.wait_ready()
         self.ready_s.append(time.monotonic() - began)
         pid = self.gateway.pid or 0
         own = set(re.findall(rf"{_SHARED_MEMORY}/(touchline-slots-\w+)", Path(f"/proc/{pid}/maps").read_text()))
@@ -190,7 +203,6 @@ class Siege:
         self.found["other files"] += sum(not re.fullmatch(r"nonces-\w+\.log", name) for name in others)
         self.shared_mib.append(status_mib(self.triton.pid or 0, "RssShmem"))
         self._replay()
-        return True
 
     def _replay(self) -> None:
         """Send requests again that were answered before the kill."""
@@ -202,39 +214,38 @@ class Siege:
                 self._count("replayed and taken" if status == httpx.codes.OK else "replayed and refused")
 
     def _validate(self, number: int) -> None:
-        """Ask one challenge after the other, each until it is answered."""
+        """Ask one challenge after the other."""
         count = 0
         while not self._ended.is_set():
             count += 1
-            challenge_id = f"{number}-{count}"
-            body = challenge_body(fresh(self.url), challenge_id)
-            deadline, attempts = time.monotonic() + CLIENT_TIMEOUT_S, 0
-            while time.monotonic() < deadline:
-                attempts += 1
-                headers = signed_headers(self.keys.validator, self.keys.miner.ss58_address, body)
-                began = time.monotonic()
-                status = self._post(body, headers, challenge_id)
-                if status == httpx.codes.OK:
-                    self.answered.append((began, body, headers))
-                    break
-                # What ends without an answer is to have been killed while it was asked.
-                killed = any(began <= kill for kill in self.kills) or not self.gateway.listens()
-                if status == 0 and not killed:
-                    self._count("lost by a gateway that lived")
-                time.sleep(AGAIN_S)
-            else:
-                self._count("never")
-                continue
-            self._count("first" if attempts == 1 else "again")
+            self.ask(f"{number}-{count}")
+
+    def ask(self, challenge_id: str) -> None:
+        """One challenge, until it is answered."""
+        body = challenge_body(fresh(self.url), challenge_id)
+        deadline, attempts = time.monotonic() + CLIENT_TIMEOUT_S, 0
+        while time.monotonic() < deadline:
+            attempts += 1
+            headers = signed_headers(self.keys.validator, self.keys.miner.ss58_address, body)
+            began = time.monotonic()
+            status = self._post(body, headers, challenge_id)
+            if status == httpx.codes.OK:
+                self.answered.append((began, body, headers))
+                self._count("first" if attempts == 1 else "again")
+                return
+            if is_lost(status, began, self.kills):
+                self._count("lost by a gateway that lived")
+            time.sleep(AGAIN_S)
+        self._count("never")
 
     def _post(self, body: bytes, headers: Mapping[str, str], challenge_id: str | None = None) -> int:
-        """The status; 0 where the connection ended before the answer, -1 where there was none."""
+        """The status, CUT_OFF or NOBODY."""
         try:
             answer = post_challenge(self.gateway.url, body, headers)
         except httpx.ConnectError:
-            return -1
+            return NOBODY
         except httpx.HTTPError:
-            return 0
+            return CUT_OFF
         if answer.status_code != httpx.codes.OK:
             self._count(str(answer.json()["error"]))
         elif challenge_id is not None:
@@ -243,6 +254,16 @@ class Siege:
             except ChallengeFailed:
                 self._count("wrong answer")
         return answer.status_code
+
+
+def is_lost(status: int, began: float, kills: Sequence[Kill]) -> bool:
+    """Whether a challenge that was posted at `began` was let in and not answered, though nobody was killed meanwhile.
+
+    A 503 asks to come again.
+    """
+    if status == CUT_OFF:
+        return all(kill.ended < began for kill in kills)
+    return status not in (NOBODY, httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 def _is_nobodys(region: Path) -> bool:

@@ -85,6 +85,11 @@ class LocalGateway:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         quiet = {"CONSOLE_PORT": "0", "SCORE_CHALLENGES": "false", "LOG_FORMAT": "text"}
         ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
@@ -118,7 +123,7 @@ class LocalGateway:
             health = self.health()
             if health is not None and (listening_is_enough or health["ready"]):
                 return
-            if self._process is None or self._process.poll() is not None:
+            if not self.runs:
                 raise LocalStackError(f"the gateway ended while starting{self._log_tail()}")
             if time.monotonic() > deadline:
                 raise LocalStackError(f"the gateway was not ready after {timeout_s:.0f} s: {health}{self._log_tail()}")

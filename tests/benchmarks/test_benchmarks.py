@@ -25,7 +25,6 @@ from benchmarks import (
     concurrency,
     console,
     gateway_alone,
-    kill,
     limit,
     long_strides,
     memory,
@@ -331,16 +330,6 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
     picture = read_picture(tmp_path / "made" / "plot.png")
     assert picture.shape[1] > 600
     assert picture.std() > 5
-
-
-def test_a_gateway_that_is_killed_loses_nothing_that_it_could_answer(tmp_path: Path, run: Run) -> None:
-    video = make_video(tmp_path / "video.mp4", 30)
-    found = run(kill.main, "--minutes", 0.1, "--mean-s", 4, "--seed", 2, "--at-once", 1, "--video", video)["counted"]
-    assert int(found["challenges"]) > 0
-    lost = ("never answered", "accepted by a gateway that lived on, and lost", "answers that no validator would take")
-    left = [name for name in found if name.endswith(" left")]
-    assert {name: found[name] for name in (*lost, *left)} == dict.fromkeys((*lost, *left), "0")
-    assert found["sent again as they were after a restart, taken"].startswith("0 of ")
 
 
 def test_a_failing_reference_is_reported(tmp_path: Path) -> None:
