@@ -88,8 +88,8 @@ def main() -> None:
     notes = [
         f"{arguments.at_once} validators ask without a pause, models that answer at once; the time from a gateway's "
         f"readiness to its kill is random, {arguments.mean_s:g} s on average. Half of the kills take the gateway "
-        "alone, half its whole process group, as the end of a container does. Who is cut off or refused asks again, newly "
-        "signed."
+        "alone, half its whole process group, as the end of a container does. Who is cut off or refused asks again, "
+        "newly signed."
     ]
     report(console, table, notes, {"counted": siege.counted(), "outcomes": dict(siege.outcomes)}, arguments)
 

@@ -39,7 +39,8 @@ from gateway.protocol.edge import Edge
 from gateway.protocol.http import add_error_answers
 from gateway.protocol.key_exchange import EXCHANGE_PATH, key_exchange_router
 from gateway.protocol.predict import check_startable, predict_router
-from gateway.protocol.private import Gate, private_router
+from gateway.protocol.private import private_router
+from gateway.protocol.private_admission import PrivateAdmission
 from gateway.protocol.soccer import PATH as SOCCER_PATH
 from gateway.protocol.soccer import soccer_router
 from gateway.protocol.status import status_router
@@ -107,10 +108,10 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
                 app.include_router(key_exchange_router(keys))
                 app.include_router(soccer_router(challenges, metrics, afterwards, history=history))
             if "predict" in settings.protocol_names:
-                app.include_router(predict_router(settings, predictions, challenges, history=history))
+                app.include_router(predict_router(settings, predictions, challenges, door, history=history))
             if predictor is not None:
-                gate = Gate(settings, metagraph, nonces, own_hotkey)
-                app.include_router(private_router(gate, challenges, predictions, predictor, history=history))
+                gate = PrivateAdmission(settings, metagraph, nonces, own_hotkey)
+                app.include_router(private_router(gate, door, challenges, predictions, predictor, history=history))
             cameras = app.state.cameras = _watch(settings, metrics, engine, challenges, configs)
             as_contract = "predict" in settings.protocol_names
             app.include_router(status_router(engine, challenges, nonces, as_contract=as_contract))

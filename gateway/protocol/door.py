@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import GatewayError
@@ -16,7 +18,11 @@ from gateway.metrics import Metrics
 from gateway.protocol.http import count_client_gone, refusal
 
 Guard = Callable[[Request], Awaitable[object]]
-"""Gives what it has learned of who is let in. Raises a GatewayError for who is not."""
+"""Gives what it has learned of who is let in. Raises a GatewayError for who is not.
+
+What it enters into the AsyncExitStack `request.state.held` is left when the request is answered, at the latest.
+"""
+Refuse = Callable[[Request, GatewayError], Response]
 
 
 class Door:
@@ -25,32 +31,41 @@ class Door:
     def __init__(self, metrics: Metrics, history: History | None = None) -> None:
         self._metrics = metrics
         self._history = history
-        self._guards: dict[tuple[str, str], Guard] = {}
+        self._guards: dict[tuple[str, str], tuple[Guard, Refuse]] = {}
 
-    def guard(self, method: str, path: str, guard: Guard) -> None:
-        self._guards[method, path] = guard
+    def guard(self, method: str, path: str, guard: Guard, refuse: Refuse | None = None) -> None:
+        """`refuse` answers those that are not let in, where a contract has a form of its own for it."""
+        self._guards[method, path] = guard, refuse or self._refuse
 
     def before(self, app: ASGIApp) -> ASGIApp:
         """`app` behind this door."""
 
         async def entered(scope: Scope, receive: Receive, send: Send) -> None:
-            guard = self._guards.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-            if guard is None:
+            found = self._guards.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+            if found is None:
                 await app(scope, receive, send)
                 return
             request = Request(scope, receive)
             request.state.started = time.perf_counter()
-            try:
-                request.state.admitted = await guard(request)
-            except GatewayError as error:
-                await refusal(request, error, self._metrics, self._history)(scope, receive, send)
-            except ClientDisconnect:
-                gone = count_client_gone(self._metrics, self._history, request, "while the body was read")
-                await gone(scope, receive, send)
-            else:
-                await app(scope, receive, send)
+            async with AsyncExitStack() as held:
+                request.state.held = held
+                refused = await self._judged(request, *found)
+                await (refused or app)(scope, receive, send)
 
         return entered
+
+    async def _judged(self, request: Request, guard: Guard, refuse: Refuse) -> Response | None:
+        """The answer to who is not let in."""
+        try:
+            request.state.admitted = await guard(request)
+        except GatewayError as error:
+            return refuse(request, error)
+        except ClientDisconnect:
+            return count_client_gone(self._metrics, self._history, request, "while the body was read")
+        return None
+
+    def _refuse(self, request: Request, error: GatewayError) -> Response:
+        return refusal(request, error, self._metrics, self._history)
 
 
 def admitted(request: Request) -> Any:

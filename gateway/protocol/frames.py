@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -11,13 +12,15 @@ import orjson
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, RequestTimedOut
 from gateway.predictions import Picture
-from gateway.protocol.http import discard_body, validated
+from gateway.protocol.http import BODY_TIMEOUT_S, discard_body, validated
 
 MOST_VALUES: Final = 100_000
 """Of a body: each costs many times its bytes in memory, and pictures are few."""
 LONGEST_URL: Final = 16 * 1024
+DISCARDED_BYTES: Final = 64 * 1024
+"""Of a body that is refused: who sends more sees the connection end."""
 _AT_ONCE: Final = 1024 * 1024
 
 _Form = TypeVar("_Form", bound=BaseModel)
@@ -44,19 +47,27 @@ def pictures_of(frames: Sequence[Frame]) -> list[Picture]:
 
 
 async def read_pictures(request: Request, limit: int) -> bytearray:
-    """The body. Raises BadRequest as soon as there is more than `limit`, or where more is announced."""
+    """The body. Raises BadRequest as soon as there is more than `limit`, or where more is announced.
+
+    Raises RequestTimedOut when nothing comes for BODY_TIMEOUT_S.
+    """
     too_large = BadRequest(f"the body is larger than MAX_PREDICT_MB allows ({limit // 2**20} MiB); send fewer frames")
     if announced_bytes(request) > limit:
-        await discard_body(request, limit)
+        await discard_body(request, DISCARDED_BYTES)
         raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            body.clear()
-            with suppress(RuntimeError):  # that was all of it
-                await discard_body(request, limit)
-            raise too_large
+    body, now = bytearray(), asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S) as silence:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    body.clear()
+                    with suppress(RuntimeError):  # that was all of it
+                        await discard_body(request, DISCARDED_BYTES)
+                    raise too_large
+                silence.reschedule(now() + BODY_TIMEOUT_S)
+    except TimeoutError as error:
+        raise RequestTimedOut(f"nothing more of the body came for {BODY_TIMEOUT_S:g} s; send URLs") from error
     return body
 
 

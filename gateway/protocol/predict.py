@@ -20,9 +20,12 @@ from starlette.requests import ClientDisconnect
 from gateway.challenges import Challenges
 from gateway.errors import GatewayError, StartupError, Unauthorized
 from gateway.history import History
+from gateway.logs import STRANGERS
+from gateway.metrics import Metrics
 from gateway.pipeline import Answer
 from gateway.predictions import Predictions, Seen
-from gateway.protocol.frames import LONGEST_URL, Frame, pictures_of, read_form, read_pictures
+from gateway.protocol.door import Door, admitted
+from gateway.protocol.frames import DISCARDED_BYTES, LONGEST_URL, Frame, pictures_of, read_form, read_pictures
 from gateway.protocol.http import (
     CLIENT_CLOSED_REQUEST,
     ClientGone,
@@ -37,6 +40,7 @@ from gateway.scene import NO_TEAM, team_by_id, teams_in
 from gateway.settings import Settings
 from touchline.contract import CLASS_NAMES
 
+PATH: Final = "/predict"
 MOST_PICTURES: Final = 256
 FRAMES_A_PIECE: Final = 250
 """So many frames of a video's answer are in memory at once."""
@@ -61,32 +65,64 @@ class PredictInput(BaseModel):
         return self
 
 
+class TokenHolders:
+    """Lets in who sends PREDICT_TOKEN; where none is set, everybody."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._token = settings.predict_token.get_secret_value().encode()
+
+    async def __call__(self, request: Request) -> bool:
+        """Raises Unauthorized; a stranger's body is thrown away unread."""
+        try:
+            check_token(request.headers.get("authorization", ""), self._token)
+        except GatewayError:
+            await discard_body(request, DISCARDED_BYTES)
+            raise
+        return True
+
+
+class Refused:
+    """How this contract says that something is not answered: with status 200 and success false, or 401."""
+
+    def __init__(self, metrics: Metrics, history: History | None) -> None:
+        self._metrics = metrics
+        self._history = history
+
+    def __call__(self, request: Request, error: GatewayError) -> Response:
+        self._metrics.predictions.labels(error.reason).inc()
+        remember(self._history, request, error.reason, str(error))
+        stranger = isinstance(error, Unauthorized)
+        log = STRANGERS if stranger else _log
+        log.warning("POST %s not answered (%s): %s", request.scope["path"], error.reason, error)
+        body = orjson.dumps({"success": False, "predictions": None, "error": str(error)})
+        return Response(body, error.status if stranger else 200, media_type="application/json")
+
+
 def predict_router(
     settings: Settings,
     predictions: Predictions,
     challenges: Challenges,
+    door: Door,
     *,
     history: History | None = None,
 ) -> APIRouter:
-    """The two routes, over what the lifespan built.
-
-    What cannot be answered is told with status 200 and success false, as the contract says; who may not ask gets 401.
-    """
+    """The two routes, over what the lifespan built; only TokenHolders come through `door` to the second."""
     router = APIRouter()
     engine, metrics = predictions.engine, predictions.metrics
+    refused = Refused(metrics, history)
+    door.guard("POST", PATH, TokenHolders(settings), refused)
     order = object_order(settings.predict_object_names)
     limit = settings.max_predict_mb * 2**20
-    token = settings.predict_token.get_secret_value().encode()
 
     @router.post("/health")
     async def health() -> Response:
         return Response(orjson.dumps(healthy(engine)), media_type="application/json")
 
-    @router.post("/predict")
+    @router.post(PATH)
     async def predict(request: Request) -> Response:
-        started = request.state.started = time.perf_counter()
+        admitted(request)
+        started = request.state.started
         try:
-            check_token(request.headers.get("authorization", ""), token)
             async with predictions.place():
                 wanted = read_form(await read_pictures(request, limit), PredictInput, "request")
                 request.state.challenge_id = task_of(wanted.meta)
@@ -97,9 +133,6 @@ def predict_router(
         except (ClientGone, ClientDisconnect):
             metrics.predictions.labels("client_gone").inc()
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        except Unauthorized as error:
-            await discard_body(request, limit)
-            return refused(request, error, error.status)
         except GatewayError as error:
             return refused(request, error)
         except Exception:  # a defect of ours: the contract has a form for it, the log the rest
@@ -132,13 +165,6 @@ def predict_router(
         pieces = answer_json(video_json(answer, order))
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
-
-    def refused(request: Request, error: GatewayError, status: int = 200) -> Response:
-        metrics.predictions.labels(error.reason).inc()
-        remember(history, request, error.reason, str(error))
-        _log.warning("POST %s not answered (%s): %s", request.url.path, error.reason, error)
-        body = orjson.dumps({"success": False, "predictions": None, "error": str(error)})
-        return Response(body, status, media_type="application/json")
 
     return router
 

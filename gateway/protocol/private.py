@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from starlette.requests import ClientDisconnect
 
 from gateway.challenges import Challenges
-from gateway.errors import BadChallenge, ChallengeTimedOut, GatewayError, RequestTimedOut, Unauthorized
+from gateway.errors import BadChallenge, ChallengeTimedOut
 from gateway.history import History
 from gateway.pace import Aim
 from gateway.picture_clip import scene_of_pictures
 from gateway.pipeline import Answer
 from gateway.predictions import Picture, Predictions
 from gateway.predictor import Predictor
-from gateway.protocol.frames import LONGEST_URL, Frame, announced_bytes, pictures_of, read_form, read_pictures
+from gateway.protocol.door import Door, admitted
+from gateway.protocol.frames import LONGEST_URL, Frame, pictures_of, read_form
 from gateway.protocol.http import (
-    BODY_TIMEOUT_S,
     ClientGone,
     count_answered,
     count_client_gone,
     count_reply,
-    discard_body,
-    read_body,
     remember,
     stages_of,
     until_disconnect,
 )
+from gateway.protocol.private_admission import Asked, PrivateAdmission
 from gateway.protocol.status import why_not_ready
 from gateway.scene import scene_of
 from gateway.settings import Settings
-from gateway.subnet.metagraph import Metagraph
-from gateway.subnet.nonces import NonceStore
-from gateway.subnet.private_signing import check_private_nonce, read_private_credentials, signed_form
-from gateway.subnet.signing import VALIDATOR_HOTKEY, Credentials
 from touchline import __version__
 from touchline.actions import Action
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-"""A larger body brings pictures, and waits for a place before it is read."""
+PATH: Final = "/challenge"
 MOST_FRAMES: Final = 1000
 """A clip of the subnet has 750."""
 LIMIT_S: Final = 29.0
@@ -78,57 +69,18 @@ class PrivateChallenge(BaseModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Who may ask, as VERIFY_ENABLED and BLACKLIST_ENABLED say."""
-
-    settings: Settings
-    metagraph: Metagraph
-    nonces: NonceStore
-    own_hotkey: str
-
-    def named(self, request: Request) -> tuple[Credentials, str] | None:
-        """Who says to be asking, and under which names; None where nobody has to sign. Needs no body.
-
-        Looks for whom it is, when, who and with what stake. Raises Unauthorized or Forbidden.
-        """
-        if not self.settings.verify_enabled:
-            if self.settings.blacklist_enabled:
-                self.metagraph.check_stake(_asker(request))
-            return None
-        credentials, names = read_private_credentials(request.headers)
-        if credentials.miner_hotkey not in ("", self.own_hotkey):
-            raise Unauthorized(f"the request is for miner {credentials.miner_hotkey[:64]}, this is {self.own_hotkey}")
-        check_private_nonce(credentials.nonce)
-        if self.settings.blacklist_enabled:
-            self.metagraph.check_stake(credentials.validator_hotkey)
-        return credentials, names
-
-    async def proven(self, named: tuple[Credentials, str] | None, body: bytearray) -> str:
-        """How the request is signed, for the log. Raises Unauthorized or NoncesUnavailable."""
-        if named is None:
-            return "not verified"
-        credentials, names = named
-        form = await asyncio.to_thread(signed_form, credentials, body, self.own_hotkey)
-        await self.nonces.use(credentials.validator_hotkey, credentials.nonce)
-        return f"signed as {form} in {names}"
-
-    def stake_of(self, request: Request) -> float:
-        """By which requests that wait for a place are ordered; 0 for who may be anybody."""
-        node = self.metagraph.find(_asker(request)) if self.settings.verify_enabled else None
-        return node.stake if node else 0.0
-
-
 def private_router(
-    gate: Gate,
+    gate: PrivateAdmission,
+    door: Door,
     challenges: Challenges,
     predictions: Predictions,
     predictor: Predictor,
     *,
     history: History | None = None,
 ) -> APIRouter:
-    """The two routes, over what the lifespan built."""
+    """The two routes, over what the lifespan built; `gate` guards the second at `door`."""
     router = APIRouter()
+    door.guard("POST", PATH, gate.body)
     settings, metrics, engine = gate.settings, predictions.metrics, predictions.engine
     aim = private_aim(settings)
     if not settings.verify_enabled:
@@ -136,19 +88,20 @@ def private_router(
 
     @router.get("/docs")
     async def docs() -> HTMLResponse:
-        """What a spot-check waits for: 200 as soon as a challenge would be answered."""
-        reason = why_not_ready(engine, gate.nonces)
-        said = f"not ready: {html.escape(reason)}" if reason else "ready: POST /challenge"
-        return HTMLResponse(f"<title>Touchline {__version__}</title><p>{said}", status_code=503 if reason else 200)
+        """What a spot-check waits for: 200 as soon as a challenge would be answered. Why not is the operator's."""
+        ready = not why_not_ready(engine, gate.nonces)
+        said = "ready: POST /challenge" if ready else "not ready: the log says why"
+        return HTMLResponse(f"<title>Touchline {__version__}</title><p>{said}", status_code=200 if ready else 503)
 
-    @router.post("/challenge")
+    @router.post(PATH)
     async def challenge(request: Request) -> Response:
-        started = request.state.started = time.perf_counter()
+        asked: Asked = admitted(request)
+        started = request.state.started
         try:
-            async with asyncio.timeout(LIMIT_S), AsyncExitStack() as held:
-                wanted = await let_in(request, gate, predictions, held)
-                answer, actions = await until_disconnect(request, _told(wanted, gate.stake_of(request)))
-        except (ClientGone, ClientDisconnect):
+            async with asyncio.timeout(LIMIT_S - (time.perf_counter() - started)), AsyncExitStack() as held:
+                wanted = await _placed(request, asked, held)
+                answer, actions = await until_disconnect(request, _told(wanted, asked.stake))
+        except ClientGone:
             return count_client_gone(metrics, history, request, "before the answer was ready")
         except TimeoutError as error:
             raise ChallengeTimedOut(
@@ -165,6 +118,18 @@ def private_router(
         content = actions_json(wanted.challenge_id, actions, time.perf_counter() - started)
         return Response(content, media_type="application/json")
 
+    async def _placed(request: Request, asked: Asked, held: AsyncExitStack) -> PrivateChallenge:
+        """What is asked. Pictures, and a body that is large for them, want a place, kept by `held`."""
+        if asked.large:
+            await held.enter_async_context(predictions.place())
+        await asked.room.aclose()
+        wanted = read_form(asked.body, PrivateChallenge, "challenge")
+        request.state.challenge_id = wanted.challenge_id
+        _log.info("challenge %s of %s, %s", wanted.challenge_id, asked.validator or "nobody", asked.form)
+        if not (wanted.video_url or asked.large):
+            await held.enter_async_context(predictions.place())
+        return wanted
+
     async def _told(wanted: PrivateChallenge, stake: float) -> tuple[Answer | None, list[Action]]:
         if not wanted.video_url:
             pictures = pictures_by_number(wanted, settings.max_video_frames)
@@ -175,31 +140,6 @@ def private_router(
         return answer, await predictor(scene)
 
     return router
-
-
-async def let_in(request: Request, gate: Gate, predictions: Predictions, held: AsyncExitStack) -> PrivateChallenge:
-    """What is asked, by one who may ask. Pictures, and a body that is large for them, want a place, kept by `held`."""
-    try:
-        named = gate.named(request)
-    except GatewayError:
-        await discard_body(request, MAX_BODY_BYTES)
-        raise
-    if large := announced_bytes(request) > MAX_BODY_BYTES:
-        await held.enter_async_context(predictions.place())
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await read_pictures(request, gate.settings.max_predict_mb * 2**20)
-        except TimeoutError as error:
-            raise RequestTimedOut(f"the body did not come within {BODY_TIMEOUT_S:g} s; send URLs") from error
-    else:
-        body = bytearray(await read_body(request, MAX_BODY_BYTES))
-    form = await gate.proven(named, body)
-    wanted = read_form(body, PrivateChallenge, "challenge")
-    request.state.challenge_id = wanted.challenge_id
-    _log.info("challenge %s of %s, %s", wanted.challenge_id, _asker(request) or "nobody", form)
-    if not (wanted.video_url or large):
-        await held.enter_async_context(predictions.place())
-    return wanted
 
 
 def private_aim(settings: Settings) -> Aim:
@@ -238,7 +178,3 @@ def actions_json(challenge_id: int | str, actions: Sequence[Action], processing_
             "processing_time": round(processing_s, 3),
         }
     )
-
-
-def _asker(request: Request) -> str:
-    return request.headers.get(VALIDATOR_HOTKEY) or request.headers.get(f"x-{VALIDATOR_HOTKEY}") or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import resource
@@ -18,6 +19,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from gateway.errors import StartupError
+from gateway.logs import STRANGERS
 from gateway.protocol.predict import check_startable
 from gateway.settings import Settings
 from local.triton import LocalTriton
@@ -174,6 +176,30 @@ async def test_who_has_no_token_is_refused_before_the_body_is_read(gateway: Runn
         response = await ask(gateway, b"{" * 1000, token)
         assert response.status_code == 401
         assert response.json()["success"] is False and "PREDICT_TOKEN" in response.json()["error"]
+
+
+async def test_no_route_is_reached_without_the_token(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.protocol.predict.admitted", lambda _: pytest.fail("a route was reached"))
+    assert (await ask(gateway, {"url": "http://x/y.mp4"}, "wrong")).status_code == 401
+    assert [record.name for record in caplog.records if "PREDICT_TOKEN" in record.message] == [STRANGERS.name]
+
+
+async def test_a_body_that_stops_coming_gives_its_place_back(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.protocol.frames.BODY_TIMEOUT_S", 0.3)
+    before = Traces.of(gateway)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\n"
+    writer.write(head.encode())
+    for _ in range(4):  # slow is not silent
+        await asyncio.sleep(0.1)
+        writer.write(b" ")
+    assert b"nothing more of the body came" in await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert await settled(gateway, before) == before
 
 
 async def test_only_the_protocols_that_are_on_are_there(gateway: RunningGateway) -> None:

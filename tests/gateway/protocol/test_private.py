@@ -82,6 +82,7 @@ async def test_a_spot_check_asks_without_a_signature_and_waits_for_docs(tmp_path
     ) as gateway:
         docs = await gateway.client.get(f"{gateway.url}/docs")
         assert docs.status_code == 503 and "not ready" in docs.text
+        assert "127.0.0.1" not in docs.text, "strangers ask here too"
         status, answer = await posted(gateway, body_of(url), {"x-miner-hotkey": "anybody"})
         assert (status, answer["error"]) == (503, "inference_unavailable")
 
@@ -244,7 +245,7 @@ async def test_a_large_body_is_signed_as_a_small_one_and_a_strangers_is_not_read
 async def test_a_large_body_that_does_not_come_gives_its_place_back(
     quick_triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.protocol.private.BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("gateway.protocol.private_admission.BODY_TIMEOUT_S", 0.3)
     async with running_gateway(tmp_path, quick_triton.grpc_url, **spotter(tmp_path, monkeypatch)) as gateway:
         before = Traces.of(gateway)
         host, port = gateway.url.removeprefix("http://").split(":")
@@ -254,6 +255,66 @@ async def test_a_large_body_that_does_not_come_gives_its_place_back(
         writer.close()
         picture_of_it = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}])
         assert (await posted(gateway, picture_of_it, {}))[0] == 200
+        assert await settled(gateway, before) == before
+
+
+async def test_no_route_is_reached_without_a_signature(
+    quick_triton: LocalTriton, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By strangers of every kind, with small bodies and with large ones; what is refused leaves nothing behind."""
+    async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
+        miner, validator = gateway.keys.miner.ss58_address, gateway.keys.validator
+        with monkeypatch.context() as watched:
+            watched.setattr("gateway.protocol.private.admitted", lambda _: pytest.fail("a route was reached"))
+            before = Traces.of(gateway)
+            for body in (body_of(url), body_of(url, padding="x" * 70_000)):
+                good = blake2b_headers(body, miner=miner, key=validator)
+                for headers, status in (
+                    ({}, 401),
+                    ({**good, "signature": "0x00"}, 401),
+                    (blake2b_headers(b"{}", miner=miner, key=validator), 401),
+                    (blake2b_headers(body, miner=validator.ss58_address, key=validator), 401),
+                    ({**good, "nonce": "17"}, 401),
+                    (blake2b_headers(body, miner=miner, key=Keypair.create_from_uri("//Stranger")), 403),
+                ):
+                    told, _ = await posted(gateway, body, headers)
+                    assert told == status, headers
+            assert await settled(gateway, before) == before
+        assert (await posted(gateway, body, good))[0] == 200, "a validator's still is"
+
+
+async def test_a_strangers_body_is_thrown_away_and_its_connection_ended(
+    quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    head = b"POST /challenge HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n"
+    async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.write(head + b"x" * 1000)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 401 ") and b"connection: close" in answer.lower()
+
+
+async def test_a_large_body_that_is_not_signed_waits_for_no_place_and_costs_none(
+    quick_triton: LocalTriton, tmp_path: Path
+) -> None:
+    """Who has a validator's name alone is read one at a time, apart from those who are worked for."""
+    async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
+        miner, validator = gateway.keys.miner.ss58_address, gateway.keys.validator
+        headers = blake2b_headers(b"{}", miner=miner, key=validator)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+        head = b"POST /challenge HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n" + lines + b"\r\n"
+        before, port = Traces.of(gateway), int(gateway.url.rpartition(":")[2])
+        strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in strangers:
+            writer.write(head + bytes(100))
+        await asyncio.sleep(0.2)
+        asked = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}])
+        assert (await posted(gateway, asked, blake2b_headers(asked, miner=miner, key=validator)))[0] == 200
+        for _, writer in strangers:
+            writer.close()
+        large = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}], padding="x" * (1 << 20))
+        assert (await posted(gateway, large, blake2b_headers(large, miner=miner, key=validator)))[0] == 200
         assert await settled(gateway, before) == before
 
 
