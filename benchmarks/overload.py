@@ -27,8 +27,8 @@ from local.scraped import scraped
 from local.stack import LocalStack, local_stack
 from local.validator import challenge_body, check_response, post_challenge, served_file, signed_headers
 
-AT_ONCE_S = 0.2
-"""A refusal that takes longer came after a wait in the queue."""
+IN_VAIN_S = 4.0
+"""A refusal that takes longer came after a wait in the queue, which is 8 s long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def main() -> None:
             str(row["asked"]),
             str(row["at_once"]),
             f"{row['waited']}, {row['wait_s']:.1f} s" if row["waited"] else "0",
-            f"{row['refused']}, {row['refused_late']} of them after a wait" if row["refused"] else "0",
+            f"{row['refused']}, {row['refused_late']} of them after a wait in vain" if row["refused"] else "0",
             spread(row["seconds"], 1),
             f"{median(row['strides']):.1f}",
             f"{spread(row['retry_after_s'], 0)} s" if row["retry_after_s"] else "",
@@ -121,7 +121,7 @@ def figures(stack: LocalStack, work: Callable[[], list[Attempt]]) -> dict[str, A
         "waited": int(count - at_once),
         "wait_s": waited_s / max(1, count - at_once),
         "refused": len(refused),
-        "refused_late": sum(one.seconds > AT_ONCE_S for one in refused),
+        "refused_late": sum(one.seconds > IN_VAIN_S for one in refused),
         "seconds": [one.seconds for one in answered],
         "strides": [one.stride for one in answered],
         "retry_after_s": [one.retry_after_s for one in refused],

@@ -38,6 +38,7 @@ from local.validator import served_file, signed_headers
 
 LARGE = b'{"challenge_id": "1", "video_url": "http://a/' + b"x" * 16_000 + b'"}'
 """About as large as a challenge can be."""
+PROTOCOLS = {"PROTOCOLS": "soccer,private"}
 SETTLE_S = 2.0
 
 
@@ -55,7 +56,9 @@ def main() -> None:
     ends = time.monotonic() + arguments.most_s
     with (
         scratch() as directory,
-        local_stack(repository=write_quick_engine(directory / "models", served_size()), settings=NO_LIMITS) as stack,
+        local_stack(
+            repository=write_quick_engine(directory / "models", served_size()), settings=NO_LIMITS | PROTOCOLS
+        ) as stack,
         served_file(video) as url,
         strangers(stack, arguments.connections, arguments.pause_s) as many,
     ):
@@ -120,6 +123,8 @@ def kinds(stack: LocalStack) -> dict[str, bytes]:
         "a key that nobody has exchanged": _request("POST", challenge, exchanged, LARGE),
         "a validator's name, a forged signature": _request("POST", challenge, forged, LARGE),
         "the same to exchange a key": _request("POST", "/exchange-symmetric-key", {**forged, **exchanged}, b"{}"),
+        "the private track: no headers": _request("POST", "/challenge", {}, LARGE),
+        "the private track: a forged signature": _request("POST", "/challenge", forged, LARGE),
         "the public key": _request("GET", "/public-encryption-key", {}, b""),
     }
 

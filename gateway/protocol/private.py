@@ -119,15 +119,15 @@ def private_router(
         return Response(content, media_type="application/json")
 
     async def _placed(request: Request, asked: Asked, held: AsyncExitStack) -> PrivateChallenge:
-        """What is asked. Pictures, and a body that is large for them, want a place, kept by `held`."""
-        if asked.large:
-            await held.enter_async_context(predictions.place())
-        await asked.room.aclose()
+        """What is asked. Pictures want a place, kept by `held`; until then no other large body is read."""
         wanted = read_form(asked.body, PrivateChallenge, "challenge")
         request.state.challenge_id = wanted.challenge_id
         _log.info("challenge %s of %s, %s", wanted.challenge_id, asked.validator or "nobody", asked.form)
-        if not (wanted.video_url or asked.large):
+        if wanted.video_url:
+            wanted.frames = None  # which may be large
+        else:
             await held.enter_async_context(predictions.place())
+        await asked.room.aclose()
         return wanted
 
     async def _told(wanted: PrivateChallenge, stake: float) -> tuple[Answer | None, list[Action]]:

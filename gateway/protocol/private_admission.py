@@ -36,8 +36,7 @@ class Asked:
 
     body: bytearray
     room: AsyncExitStack
-    """Held by a large body until it has a place: close it then. As many are in memory as there are places, and one."""
-    large: bool
+    """Held by a large body until it has a place or is not needed: close it then. Another one is read no sooner."""
     validator: str
     """Empty where nobody has to say."""
     form: str
@@ -76,7 +75,7 @@ class PrivateAdmission:
         form = await self._proven(named, body, large) if named else "not verified"
         validator = asker(request)
         node = self._metagraph.find(validator) if named else None
-        return Asked(body, room, large, validator, form, node.stake if node else 0.0)
+        return Asked(body, room, validator, form, node.stake if node else 0.0)
 
     def _named(self, request: Request) -> tuple[Credentials, str] | None:
         """Who says to be asking, and under which names; None where nobody has to sign. Needs no body.

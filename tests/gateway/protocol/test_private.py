@@ -220,7 +220,7 @@ async def test_pictures_that_are_no_clip_are_refused_by_name_and_leave_nothing(
         for kind, (fields, status, said) in WRONG_PICTURES.items():
             told, answer = await posted(gateway, body_of(None, **fields), {})
             assert told == status and said in str(answer["detail"]), (kind, answer)
-        # What is large is read in a place, of which there is one.
+        # What is large is read one after the other, and waits for the place, of which there is one.
         large = body_of(None, frames=[{"frame_id": n, "data": picture(n)} for n in range(3)], padding="x" * (2 << 20))
         answers = await asyncio.gather(*(posted(gateway, large, {}) for _ in range(3)))
         assert [status for status, _ in answers] == [200] * 3
