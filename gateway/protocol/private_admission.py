@@ -67,7 +67,8 @@ class PrivateAdmission:
             await discard_body(request, DISCARDED_BYTES)
             raise
         room = await request.state.held.enter_async_context(AsyncExitStack())
-        if large := announced_bytes(request) > MAX_BODY_BYTES:
+        # One that says nothing of its length may have any.
+        if large := (announced_bytes(request) > MAX_BODY_BYTES or "transfer-encoding" in request.headers):
             await room.enter_async_context(self._alone())
             body = await self._large(request)
         else:
