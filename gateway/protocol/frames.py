@@ -53,7 +53,7 @@ async def read_pictures(request: Request, limit: int) -> bytearray:
     """
     too_large = BadRequest(f"the body is larger than MAX_PREDICT_MB allows ({limit // 2**20} MiB); send fewer frames")
     if announced_bytes(request) > limit:
-        await discard_body(request, DISCARDED_BYTES)
+        await discard_body(request, limit)
         raise too_large
     body, now = bytearray(), asyncio.get_running_loop().time
     try:
@@ -63,7 +63,7 @@ async def read_pictures(request: Request, limit: int) -> bytearray:
                 if len(body) > limit:
                     body.clear()
                     with suppress(RuntimeError):  # that was all of it
-                        await discard_body(request, DISCARDED_BYTES)
+                        await discard_body(request, limit)
                     raise too_large
                 silence.reschedule(now() + BODY_TIMEOUT_S)
     except TimeoutError as error:
