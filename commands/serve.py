@@ -85,6 +85,7 @@ def command() -> None:
             log_config=None,
             http=PatientProtocol,
             ws="none",
+            proxy_headers=False,  # who asks is known by signature, never by address
             access_log=settings.log_level == "debug",
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,

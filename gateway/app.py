@@ -9,8 +9,10 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from gateway.afterwards import Afterwards
 from gateway.challenges import Challenges
@@ -54,6 +56,17 @@ from gateway.video.codec import choose_decoder
 from touchline import __version__
 
 _log = logging.getLogger(__name__)
+
+
+class BehindTheDoor(FastAPI):
+    """A FastAPI that only those get into who are let in: what it does before any route costs as much as a refusal."""
+
+    def __init__(self, door: Door, **options: Any) -> None:
+        super().__init__(**options)
+        self._entrance = Edge(door.before(super().__call__))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._entrance(scope, receive, send)
 
 
 def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
@@ -147,11 +160,9 @@ def build_app(settings: Settings, findings: Sequence[Finding] = ()) -> FastAPI:
             ):
                 yield
 
-    app = FastAPI(
-        title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    app = BehindTheDoor(
+        door, title="Touchline", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    app.add_middleware(door.before)
-    app.add_middleware(Edge)
     add_error_answers(app, metrics, history)
     return app
 

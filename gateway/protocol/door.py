@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.history import History
 from gateway.metrics import Metrics
-from gateway.protocol.http import count_client_gone, refusal
+from gateway.protocol.http import count_client_gone, defect, refusal
+
+_log = logging.getLogger(__name__)
 
 Guard = Callable[[Request], Awaitable[object]]
 """Gives what it has learned of who is let in. Raises a GatewayError for who is not.
@@ -62,6 +65,9 @@ class Door:
             return refuse(request, error)
         except ClientDisconnect:
             return count_client_gone(self._metrics, self._history, request, "while the body was read")
+        except Exception:
+            _log.exception("%s %s was not judged", request.method, request.scope["path"])
+            return defect(request, self._metrics, self._history)
         return None
 
     def _refuse(self, request: Request, error: GatewayError) -> Response:

@@ -19,10 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from gateway.errors import BadChallenge, BadRequest, GatewayError, RequestTimedOut
 from gateway.history import History
-from gateway.logs import REQUEST_ID, STRANGERS
+from gateway.logs import STRANGERS
 from gateway.metrics import Metrics
 from gateway.pipeline import Answer, StageTimes
-from gateway.protocol.edge import REQUEST_ID_HEADER
 from gateway.subnet.signing import VALIDATOR_HOTKEY
 
 CLIENT_CLOSED_REQUEST = 499
@@ -57,12 +56,7 @@ def add_error_answers(app: FastAPI, metrics: Metrics, history: History | None = 
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        """A defect of ours: the caller learns no more than that; the log has the rest."""
-        metrics.challenges.labels(GatewayError.reason).inc()
-        detail = "the gateway failed; its log says why"
-        remember(history, request, GatewayError.reason, detail)
-        headers = {REQUEST_ID_HEADER: REQUEST_ID.get()}
-        return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status, headers)
+        return defect(request, metrics, history)
 
 
 def refusal(request: Request, error: GatewayError, metrics: Metrics, history: History | None) -> Response:
@@ -73,6 +67,14 @@ def refusal(request: Request, error: GatewayError, metrics: Metrics, history: Hi
     log.warning("%s %s refused (%s): %s", request.method, request.scope["path"], error.reason, error)
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
     return JSONResponse({"error": error.reason, "detail": str(error)}, error.status, headers)
+
+
+def defect(request: Request, metrics: Metrics, history: History | None) -> JSONResponse:
+    """The answer where we have failed: the caller learns no more than that; the log has the rest."""
+    metrics.challenges.labels(GatewayError.reason).inc()
+    detail = "the gateway failed; its log says why"
+    remember(history, request, GatewayError.reason, detail)
+    return JSONResponse({"error": GatewayError.reason, "detail": detail}, GatewayError.status)
 
 
 class Refusal(BaseModel):

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.errors import Unauthorized
 from gateway.subnet.signing import (
+    LONGEST_RESPELLED,
     MINER_HOTKEY,
     NONCE,
     SIGNATURE,
@@ -21,7 +22,7 @@ from gateway.subnet.signing import (
     check_age,
     check_signature,
     few_values,
-    signed_messages,
+    signed_message,
 )
 
 SPELLED_BYTES: Final = 1024 * 1024
@@ -60,21 +61,22 @@ def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: 
     client may put blanks into the JSON after it was signed: the body in its compact spelling counts too.
     fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>.
     """
+    miner = credentials.miner_hotkey or own_hotkey
     yield "blake2b", _blake2b(credentials.nonce, body)
-    as_fiber = signed_messages(credentials.nonce, credentials.miner_hotkey or own_hotkey, body)
-    yield "fiber", next(as_fiber)
+    yield "fiber", signed_message(credentials.nonce, miner, body)
     # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
-    if few_values(body):
-        with suppress(ValueError, RecursionError):
-            compact = orjson.dumps(parsed := orjson.loads(body))
-            if compact != body:
-                yield "blake2b", _blake2b(credentials.nonce, compact)
-            if len(body) <= SPELLED_BYTES:
-                spelled = json.dumps(parsed, separators=(",", ":")).encode()
-                if spelled not in (compact, body):
-                    yield "blake2b", _blake2b(credentials.nonce, spelled)
-    for message in as_fiber:
-        yield "fiber", message
+    if not few_values(body):
+        return
+    with suppress(ValueError, RecursionError):
+        compact = orjson.dumps(parsed := orjson.loads(body))
+        if compact != body:
+            yield "blake2b", _blake2b(credentials.nonce, compact)
+        if not compact.isascii() and len(body) <= SPELLED_BYTES:  # else Python spells it the same
+            spelled = json.dumps(parsed, separators=(",", ":")).encode()
+            if spelled != body:
+                yield "blake2b", _blake2b(credentials.nonce, spelled)
+        if len(body) <= LONGEST_RESPELLED and (spelled := json.dumps(parsed).encode()) != body:
+            yield "fiber", signed_message(credentials.nonce, miner, spelled)
 
 
 def signed_form(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> str:

@@ -262,6 +262,7 @@ async def test_no_route_is_reached_without_a_signature(
     quick_triton: LocalTriton, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By strangers of every kind, with small bodies and with large ones; what is refused leaves nothing behind."""
+    monkeypatch.setattr("gateway.protocol.private_admission.LONGEST_REST_S", 0.01)
     async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
         miner, validator = gateway.keys.miner.ss58_address, gateway.keys.validator
         with monkeypatch.context() as watched:

@@ -57,7 +57,7 @@ def test_a_signed_body_in_ascii_alone() -> None:
 
 @pytest.mark.parametrize("body", [COMPACT, json.dumps(CHALLENGE).encode(), b"no JSON", b"[" + b"1," * 2000 + b"1]"])
 def test_nothing_is_asked_of_a_signature_twice(body: bytes) -> None:
-    """Each costs a stranger nothing and this gateway a twentieth of a millisecond."""
+    """Each question is most of what a forged request costs."""
     credentials, _ = read_private_credentials(blake2b_headers(body))
     forms = [message for _, message in signed_forms(credentials, body, MINER)]
     assert 2 <= len(forms) == len(set(forms)) <= 4
