@@ -126,7 +126,7 @@ class Siege:
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, seconds: float, mean_s: float, at_once: int, console: Console) -> None:
-        """Ask and kill for so long, the last gateway to its end; then let everything that was asked be answered."""
+        """Ask and kill for so long, at least once; then let everything that was asked be answered."""
         validators = [threading.Thread(target=self._validate, args=(number,)) for number in range(at_once)]
         began = time.monotonic()
         ends = began + seconds
@@ -134,7 +134,7 @@ class Siege:
             with progress_bar(console, "killing", "seconds") as advance:
                 for validator in validators:
                     validator.start()
-                while time.monotonic() < ends:
+                while not self.kills or time.monotonic() < ends:
                     self._live(LEAST_LIFE_S + self.chance.exponential(mean_s), self.chance.random() < 0.5)
                     advance(int(min(seconds, time.monotonic() - began)), int(seconds))
             self._start()

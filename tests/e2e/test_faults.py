@@ -161,7 +161,7 @@ def test_a_killed_gateway_leaves_the_next_its_nonces_alone_and_one_told_to_end_a
 def own_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalTriton, Path]]:
     """One whose models can be taken away and made slower, and its repository."""
     directory = tmp_path_factory.mktemp("own-triton")
-    repository = write_quick_models(directory / "models", delay_s=0.004)
+    repository = write_quick_models(directory / "models", delay_s=0.01)
     flags = ("--model-control-mode=explicit", "--load-model=*")
     with LocalTriton(repository, flags=flags, log=directory / "triton.log") as triton:
         triton.wait_ready()
@@ -198,7 +198,7 @@ def test_a_triton_that_is_ten_times_slower_is_asked_for_fewer_frames(
 ) -> None:
     make_video(web[1] / "slow.mp4", 300)
     triton, repository = own_triton
-    with serving(keys, triton, tmp_path / "log", CHALLENGE_BUDGET_S="2", ANSWER_CACHE_S="0") as gateway:
+    with serving(keys, triton, tmp_path / "log", CHALLENGE_BUDGET_S="4", ANSWER_CACHE_S="0") as gateway:
 
         def inferred() -> int:
             url = f"{web[0]}/slow.mp4"
