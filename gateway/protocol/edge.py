@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +16,6 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 HEADER_TIMEOUT_S: Final = 10.0
 """So long the first line and the headers of a request may take."""
 MAX_HEAD_BYTES: Final = 64 * 1024
-SMALL_BYTES: Final = 16 * 1024
 _ENDS_WITH: Final = (400, 401, 403, 404, 405, 408)
 """Who is told this keeps no connection: it is a stranger's, or its body may still be coming."""
 
@@ -55,8 +54,7 @@ class Edge:
 class PatientProtocol(HttpToolsProtocol):
     """Uvicorn's own, which waits for ever for headers and takes any number of them, with an end to both.
 
-    Nor does it keep requests that come before the one before them is answered. Head and body of a short answer leave
-    in one packet.
+    Nor does it keep requests that come before the one before them is answered.
     """
 
     _late: asyncio.TimerHandle | None = None
@@ -64,7 +62,7 @@ class PatientProtocol(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, InOnePiece(transport, self.loop)))
+        super().connection_made(transport)
         self._late = self.loop.call_later(HEADER_TIMEOUT_S, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,35 +100,6 @@ class PatientProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
-
-
-class InOnePiece:
-    """A transport that sends together what is written in one turn of the loop, but for what is large."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the transport's own."""
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-        if len(data) > SMALL_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(pieces))
 
 
 def _has_body(scope: dict[str, Any] | Scope) -> bool:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,16 +19,19 @@ import pytest
 from benchmarks import kill
 from benchmarks.kill import CUT_OFF, NOBODY, Kill, Siege, is_lost
 from local.stack import make_keys
+from local.triton import LocalTriton
 from tests.support.videos import make_video
 
 
 def test_a_gateway_that_is_killed_loses_nothing_that_it_could_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_triton: LocalTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One kill: the next life would begin after the time is over."""
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(kill, "write_quick_engine", lambda folder: folder)
+    monkeypatch.setattr(kill, "LocalTriton", lambda *_, **__: nullcontext(quick_triton))
     video, numbers = make_video(tmp_path / "video.mp4", 30), tmp_path / "numbers.json"
-    arguments = ["--minutes", 0, "--mean-s", 2, "--seed", 2, "--at-once", 1, "--video", video, "--json", numbers]
+    arguments = ["--minutes", 0, "--mean-s", 1, "--seed", 2, "--at-once", 1, "--video", video, "--json", numbers]
     monkeypatch.setattr(sys, "argv", ["benchmarks/kill.py", *map(str, arguments)])
     kill.main()
     found = json.loads(numbers.read_text())["counted"]

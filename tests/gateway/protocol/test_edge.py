@@ -7,8 +7,6 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from gateway.logs import REQUEST_ID
 from gateway.protocol import edge, http
-from gateway.protocol.edge import SMALL_BYTES, Edge, InOnePiece, PatientProtocol
+from gateway.protocol.edge import Edge, PatientProtocol
 from local.validator import challenge_body, signed_headers
 from tests.support.gateway import RunningGateway, Traces, error_of, settled
 
@@ -156,23 +154,6 @@ async def test_a_defect_at_the_door_shows_no_trace_either(
     assert answer.json() == {"error": "internal", "detail": "the gateway failed; its log says why"}
     assert answer.headers["x-request-id"]
     assert "ZeroDivisionError" in caplog.text
-
-
-async def test_head_and_body_leave_in_one_piece_and_what_is_large_at_once() -> None:
-    sent: list[bytes] = []
-    transport: Any = SimpleNamespace(write=sent.append, close=lambda: sent.append(b"closed"), is_closing=lambda: False)
-    piece = InOnePiece(transport, asyncio.get_running_loop())
-    piece.write(b"head ")
-    piece.write(b"body")
-    assert sent == []
-    await asyncio.sleep(0)
-    assert sent == [b"head body"]
-    piece.write(b"head ")
-    piece.write(large := b"x" * (SMALL_BYTES + 1))
-    piece.write(b"end")
-    piece.close()
-    await asyncio.sleep(0)
-    assert sent[1:] == [b"head " + large, b"end", b"closed"]
 
 
 @asynccontextmanager
