@@ -206,7 +206,11 @@ def test_a_triton_that_is_ten_times_slower_is_asked_for_fewer_frames(
             assert len(outcome.response["frames"]) == 300
             return int(outcome.notes["inferred"])
 
-        quick = inferred()
+        def more_than(frames: int) -> int:
+            """Of at most three challenges the first with so many: this machine may be busy for one."""
+            return next((most for _ in range(3) if (most := inferred()) > frames), 0)
+
+        quick = more_than(60)
         for model in ("player", "pitch"):
             (repository / model / "slower").write_text("10")
         slow = inferred()
@@ -214,7 +218,7 @@ def test_a_triton_that_is_ten_times_slower_is_asked_for_fewer_frames(
         assert (gateway.health() or {})["ready"]
         for model in ("player", "pitch"):
             (repository / model / "slower").unlink()
-        assert any(inferred() > slow for _ in range(3)), "it is asked for more again"
+        assert more_than(slow), "it is asked for more again"
     assert "stopped answering" not in (tmp_path / "log").read_text()
 
 
