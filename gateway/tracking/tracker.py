@@ -12,8 +12,9 @@ from gateway.tracking.camera_motion import NO_MOTION, CameraMotion
 from gateway.tracking.filling import FILL_GAP_S, Sightings, filled_tracks
 from gateway.tracking.keypoints import Keypoints
 from gateway.tracking.people import People
+from gateway.tracking.roles import roles
 from gateway.tracking.tracks import Tracks, no_tracks, with_ball
-from touchline.contract import BALL, CLASS_NAMES
+from touchline.contract import BALL
 
 BALL_CANDIDATES = 5
 """Boxes a frame, the best ones, that may be the ball."""
@@ -77,10 +78,8 @@ class Tracker:
         feet, variances = on_pitch(xyxy, motion.at(frames)[samples])
         chains = self._chains(frames, samples, OnPitch(feet, variances, scores >= self._confidence))
         ids = self._believed(joined_up(chains, np.concatenate(self._ids)), samples, frames, scores)
-        votes = np.zeros((ids.max(initial=0) + 1, len(CLASS_NAMES)), np.float32)
-        np.add.at(votes, (ids, classes), scores)
         known = Sightings(samples, ids, feet, xyxy, scores).only(ids > 0)
-        return filled_tracks(known, frames, votes.argmax(axis=1), motion, self._fps)
+        return filled_tracks(known, frames, roles(ids, classes, scores), motion, self._fps)
 
     def _chains(self, frames: Integers, samples: Integers, seen: OnPitch) -> Integers:
         """Which detections the pitch says are one person, int64 [n]; -1 where it says nothing.
