@@ -88,7 +88,8 @@ def main() -> None:
             ways.add_row(clip.name, way, f"{100 * score.keypoints:.1f}", f"{100 * lines:.1f}", *shares, count, *boxes)
             if way == AS_ANSWERED:
                 add_costs(costs, clip.name, score)
-                remember(worst, Scored(clip.name, clip.video, clip.seen.size, said, clip.sights, score))
+                shown = clip.truth is not None
+                remember(worst, Scored(clip.name, clip.video, clip.seen.size, said, clip.sights, score, shown))
     if arguments.pictures:
         contact_sheet(worst, arguments.pictures / "score_costs.jpg")
     console.print(costs)

@@ -1,4 +1,7 @@
-"""One picture for each line that costs points: the frame that loses the most by it, on a contact sheet."""
+"""One picture for each line that costs points: the frame that loses the most by it, on a contact sheet.
+
+Of footage only what is answered is drawn: its pictures belong to others.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ WALK_PX: Final = (2.0, 10.0)
 TILE_WIDTH: Final = 640
 CAPTION_HEIGHT: Final = 24
 SHEET_BYTES: Final = 280_000
-RED, YELLOW, WHITE = (0, 0, 255), (0, 255, 255), (255, 255, 255)
+RED, YELLOW, WHITE, GRASS = (0, 0, 255), (0, 255, 255), (255, 255, 255), (60, 96, 56)
 
 Points = npt.NDArray[np.float64]
 
@@ -49,6 +52,8 @@ class Scored:
     said: Mapping[int, FrameAnswer]
     sights: Mapping[int, Sight]
     score: Score
+    shown: bool
+    """Whether the picture itself may stand in a document: footage belongs to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +154,15 @@ def _captioned(picture: Picture, worst: Worst, line: str) -> Picture:
 
 def _tile(worst: Worst, line: str) -> Picture:
     ((_, picture),) = pictures(probe(worst.clip.video), TILE_WIDTH, frozenset({worst.number}))
+    if not worst.clip.shown:
+        picture[:] = GRASS
+        _draw_boxes(picture, worst.answer.boxes * TILE_WIDTH / worst.clip.size[0], [WHITE] * len(worst.answer.boxes))
     before = _before(line, worst.clip.said).get(worst.number)
     zoom = TILE_WIDTH / worst.clip.size[0]
     if line == "motion":
         _draw_steps(picture, worst.answer, before, zoom)
     elif line == "inside":
+        _draw_keypoints(picture, worst.answer, np.zeros(KEYPOINT_COUNT, bool), zoom)
         _draw_outside(picture, worst.answer, worst.clip.size, zoom)
     elif line == "on lines":
         segments = worst.clip.sights[worst.number].segments
@@ -163,7 +172,9 @@ def _tile(worst: Worst, line: str) -> Picture:
         _draw_keypoints(picture, worst.answer, off, zoom)
     else:
         _draw_keypoints(picture, worst.answer, np.zeros(KEYPOINT_COUNT, bool), zoom)
-        other = _by_the_table(worst.answer, worst.clip.size) if line == "homography" else before and before.keypoints
+        other = None if before is None else before.keypoints
+        if line == "homography":
+            other = _by_the_table(worst.answer, worst.clip.size)
         for index in np.flatnonzero(worst.answer.seen).tolist():
             if other is not None and other[index].any():
                 ends = _pixel(worst.answer.keypoints[index] * zoom), _pixel(other[index] * zoom)

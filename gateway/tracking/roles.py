@@ -38,7 +38,7 @@ def roles(ids: Integers, classes: Integers, scores: Floats, last: Flags) -> npt.
     np.add.at(votes, (ids, classes), scores * worth[classes])
     keeping = np.bincount(ids, last, count) >= LAST_SHARE * np.maximum(np.bincount(ids, minlength=count), 1)
     votes[keeping, GOALKEEPER] *= KEEPER_WORTH
-    return votes.argmax(axis=1)
+    return np.asarray(votes.argmax(axis=1), np.intp)
 
 
 def last_men(
@@ -61,7 +61,7 @@ def last_men(
     last = np.zeros(len(samples), bool)
     for goal in np.array([(0.0, width / 2), (length, width / 2)]):
         seen = CameraMotion.in_picture(np.tile(goal, (len(to_picture), 1)), to_picture)
-        in_sight = ((seen > 0) & (seen < size)).all(axis=1)
+        in_sight = np.asarray(((seen > 0) & (seen < size)).all(axis=1))
         rows = np.flatnonzero(on_pitch & in_sight[samples])
         depth = np.abs(feet[rows, 0] - goal[0])
         least = np.full(len(to_picture), np.inf)

@@ -41,4 +41,4 @@ def test_costs_and_pictures_of_recorded_outputs(tmp_path: Path, monkeypatch: pyt
     assert as_answered["lost"]["on lines"] == pytest.approx(40, abs=5), "bare grass has no lines"
     assert as_answered["frames"]["on lines"] == 1, "of those that were looked at"
     sheet = cv2.imread(str(tmp_path / "pictures" / "score_costs.jpg"))
-    assert sheet.shape[1] == 2 * TILE_WIDTH, "a picture for each line that costs anything"
+    assert sheet is not None and sheet.shape[1] == 2 * TILE_WIDTH, "a picture for each line that costs anything"
