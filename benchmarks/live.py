@@ -309,7 +309,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib import figure  # noqa: PLC0415  slow to import, and most runs draw nothing
 
     picture = figure.Figure(figsize=(9, 3.6), layout="constrained")
-    panels = (("delay_ms", "delay, ms: median, and 95th percentile above"), ("inferred", "frames/s inferred"))
+    panels = (("delay_ms", "delay, ms (dotted: 95th percentile)"), ("inferred", "frames/s inferred"))
     for place, (value, label) in enumerate(panels, 1):
         axes = picture.add_subplot(1, 2, place, xlabel="cameras", ylabel=label)
         for way, colour in (("touchline", "tab:green"), ("in turn", "tab:gray")):

@@ -148,7 +148,8 @@ def plot(numbers: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> No
     axes.plot(*points(budgets), "s", color="tab:green", label="CHALLENGE_BUDGET_S")
     for way in numbers:
         at = (numbers[way]["seconds"], 100 * numbers[way]["people_found"])
-        axes.annotate(way.removeprefix("stride "), at, textcoords="offset points", xytext=(4, -11), fontsize=8)
+        offset = (3, -11) if way in fixed else (-2, 7)
+        axes.annotate(way.removeprefix("stride "), at, textcoords="offset points", xytext=offset, fontsize=8)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)

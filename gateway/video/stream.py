@@ -23,7 +23,7 @@ from gateway.video.certificate import untrusted, why_not_trusted
 from gateway.video.cutting import Connection
 from gateway.video.playlist import Reader, is_playlist
 from touchline.video_live import StreamFailed, Trust, check_size, open_stream, set_up, why
-from touchline.video_read import UnreadableVideo, decoded, open_video, packets
+from touchline.video_read import UnreadableVideo, decoded, next_packet, open_video, packets
 
 THREAD: Final = "camera"
 STEP_S: Final = 2.0
@@ -276,7 +276,7 @@ class Stream:
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
-                packet = next(container.demux(stream))
+                packet = next_packet(container, stream)
             except StopIteration:
                 break
             now, wall = time.monotonic(), time.time()

@@ -77,7 +77,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, web: tuple[str, Path]) -> 
                 stack.challenge(f"{address}/{name}")
                 answered = f'touchline_challenges_total{{outcome="answered"}} == {number}'
                 prometheus.until(partial(prometheus.query, answered), f"challenge {number} was counted")
-            prometheus.until(lambda: prometheus.query("touchline_score"), "an answer was scored")
+            prometheus.until(lambda: prometheus.query("touchline_score"), "an answer was scored", timeout_s=120)
             prometheus.until(
                 lambda: prometheus.query("touchline:stage_seconds:p95_15m > 0"), "the rules were evaluated"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import struct
 import threading
@@ -365,3 +366,41 @@ def test_frames_that_a_header_claims_take_no_memory(tmp_path: Path) -> None:
 def _peak_mib() -> int:
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) // 1024
+
+
+class _Allocated(ctypes.Structure):
+    """What glibc's mallinfo2 tells."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "kept",
+        )
+    )
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="no glibc that tells what is allocated")
+def test_what_was_read_is_not_kept(tmp_path: Path) -> None:
+    """A camera of 25 frames a second is read for weeks."""
+    video = make_video(tmp_path / "video.mp4", 200)
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _Allocated
+
+    def read() -> int:
+        with video.open("rb") as file, open_video(file) as container:
+            return sum(1 for _ in packets(container, video_stream(container)))
+
+    read()
+    before = libc.mallinfo2().uordblks
+    read_packets = sum(read() for _ in range(5))
+    assert read_packets > 1000
+    assert libc.mallinfo2().uordblks - before < 50 * read_packets, "bytes"
