@@ -5,7 +5,7 @@
 Every frame of each clip is inferred by the bundled models and looked at as a validator would, once (minutes), and kept
 in --dumps; answering and scoring again then takes seconds. Beside what the gateway answers stands what others would
 earn: all keypoints that it knows, and the exact ones in their place, which no better model could pass. --pictures
-draws the frame that loses the most by each line.
+draws the frame that loses the most by each line. Beside it: of how many people the class is right, and the ball.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.common import decoder, demo_clip, report, served_size
 from benchmarks.long_strides import CONFIDENCE, Seen, dumped
+from benchmarks.score_pictures import OF_A_FRAME, Scored, Worst, contact_sheet, remember
 from demo.clip import load_truth
 from demo.match import Match
 from demo.truth import Truth
@@ -32,23 +32,16 @@ from gateway.tracking.tracks import TrackRows
 from gateway.video.painted import PaintedLines
 from touchline.answer import FrameAnswer, parse_answer
 from touchline.answer_quality import measure
-from touchline.pitch import LENGTH_CM, WIDTH_CM
 from touchline.pitch_lines import Sight
-from touchline.render import pictures, probe
-from touchline.score import Score, fit_pitch, line_distances, score_answer
+from touchline.render import probe
+from touchline.score import Score, score_answer
 from touchline.score_video import sights_of
 
 LOW: Final = 0.9
 """A frame whose line is below loses something by it."""
-LINES: Final = {"homography": "fit", "on lines": "on_lines", "inside": "inside", "scene stability": "steady"}
-"""Lines that a frame has by itself, and what FrameScore calls them."""
-FAR: Final = 0.01
-"""Of a keypoint from a line, in shares of the picture: it costs."""
-LEAST_LOST: Final = 0.1
-"""Points of 100: a line that loses less has no picture."""
-PICTURE_WIDTH: Final = 800
-PICTURE_BYTES: Final = 60_000
-RED, YELLOW, WHITE = (0, 0, 255), (0, 255, 255), (255, 255, 255)
+AS_ANSWERED: Final = "as answered"
+BOXES: Final = ("class right", "ball found", "ball right")
+"""What is said of people and the ball, which are the same however keypoints are answered."""
 
 Points = npt.NDArray[np.float64]
 
@@ -64,16 +57,6 @@ class Recorded:
     truth: list[Truth] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Worst:
-    """The frame that loses the most by a line."""
-
-    share: float
-    clip: Recorded
-    said: dict[int, FrameAnswer]
-    number: int
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[], help="synthetic matches")
@@ -85,12 +68,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="look at every n-th picture: quicker, lines less exact")
     parser.add_argument("--stride", type=int, default=2, help="FRAME_STRIDE")
     parser.add_argument("--pitch-stride", type=int, default=10, help="PITCH_STRIDE")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write score_LINE.jpg there")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write score_costs.jpg there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     arguments = parser.parse_args()
     console = Console()
     costs = Table("clip", title="points of 100 lost (frames below 0.9)", title_justify="left")
-    ways = Table("clip", "keypoints answered", "score", "on lines", "found", "false", "a frame")
+    ways = Table("clip", "keypoints answered", "score", "on lines", "found", "false", "a frame", *BOXES)
     numbers: dict[str, Any] = {}
     worst: dict[str, Worst] = {}
     for clip in recorded(console, arguments):
@@ -101,13 +84,14 @@ def main() -> None:
             lines = score.parts[1].share
             shares = [f"{100 * quality[name]:.1f}" if name in quality else "" for name in ("found", "false")]
             count = f"{(keypoints != 0).any(axis=2).sum(axis=1).mean():.1f}"
-            ways.add_row(clip.name, way, f"{100 * score.keypoints:.1f}", f"{100 * lines:.1f}", *shares, count)
-            if way == "as answered":
+            boxes = [f"{100 * quality[name]:.1f}" if way == AS_ANSWERED and name in quality else "" for name in BOXES]
+            ways.add_row(clip.name, way, f"{100 * score.keypoints:.1f}", f"{100 * lines:.1f}", *shares, count, *boxes)
+            if way == AS_ANSWERED:
                 add_costs(costs, clip.name, score)
-                remember(worst, clip, said, score)
+                shown = clip.truth is not None
+                remember(worst, Scored(clip.name, clip.video, clip.seen.size, said, clip.sights, score, shown))
     if arguments.pictures:
-        for line, frame in worst.items():
-            draw(frame, line, arguments.pictures / f"score_{line.replace(' ', '_')}.jpg")
+        contact_sheet(worst, arguments.pictures / "score_costs.jpg")
     console.print(costs)
     report(console, ways, ["found and false: shares in %, within 2 % of the picture's width."], numbers, arguments)
 
@@ -187,19 +171,19 @@ def lines_of(clip: Recorded, stride: int) -> dict[int, npt.NDArray[np.float32]]:
 def ways_of(clip: Recorded, points: Keypoints) -> dict[str, Points]:
     """Keypoints float64 [frames, 32, 2] to answer, by name."""
     every = np.arange(len(clip.seen.detections))
-    ways = {"as answered": points.answered(every), "all that are seen": points.at(every)}
+    ways = {AS_ANSWERED: points.answered(every), "all that are seen": points.at(every)}
     if clip.truth is not None:
         exact = np.stack([truth.keypoints for truth in clip.truth]).astype(np.float64)
         visible = np.where(exact[..., 2:] > 0, exact[..., :2], 0.0)
-        same = (ways["as answered"] != 0).any(axis=2, keepdims=True) & (exact[..., 2:] > 0)
-        ways |= {"exact, the same": np.where(same, visible, ways["as answered"]), "exact, all in sight": visible}
+        same = (ways[AS_ANSWERED] != 0).any(axis=2, keepdims=True) & (exact[..., 2:] > 0)
+        ways |= {"exact, the same": np.where(same, visible, ways[AS_ANSWERED]), "exact, all in sight": visible}
     return ways
 
 
 def judged(
     clip: Recorded, rows: TrackRows, keypoints: Points
 ) -> tuple[Score, dict[int, FrameAnswer], dict[str, float]]:
-    """The score of an answer, its frames, and where there is truth how many keypoints are found and how many false."""
+    """The score of an answer, its frames, and where there is truth what of it is found."""
     frames = [
         {"frame_number": number, "keypoints": points, "objects": []}
         for number, points in enumerate(np.round(keypoints, 2).tolist())
@@ -210,7 +194,13 @@ def judged(
     said, quality = parse_answer({"frames": frames}), {}
     if clip.truth is not None:
         found = measure({"frames": frames}, clip.truth, clip.seen.size[0])
-        quality = {"found": found.keypoints_found, "false": found.keypoints_false}
+        quality = {
+            "found": found.keypoints_found,
+            "false": found.keypoints_false,
+            "class right": found.class_accuracy,
+            "ball found": found.balls_found,
+            "ball right": found.ball_precision,
+        }
     score = score_answer(said, clip.sights, clip.seen.size, len(frames), seconds=4.0, fastest_s=2.0)
     return score, said, quality
 
@@ -221,14 +211,14 @@ def figures(score: Score) -> dict[str, Any]:
         "boxes at best": score.boxes_at_best,
         "pictures of a pitch": score.pitch_frames,
         "lost": {part.name: part.lost for part in score.parts},
-        "frames": {line: below(score, line) for line in LINES},
+        "frames": {line: below(score, line) for line in OF_A_FRAME},
         "far from lines": dict(score.keypoint_costs),
     }
 
 
 def below(score: Score, line: str) -> float:
     """Share of the frames looked at that lose something by a line."""
-    values = np.array([getattr(frame, LINES[line]) for frame in score.frames])
+    values = np.array([getattr(frame, OF_A_FRAME[line]) for frame in score.frames])
     return float((values < LOW).sum() / max(1, np.isfinite(values).sum()))
 
 
@@ -236,49 +226,8 @@ def add_costs(costs: Table, name: str, score: Score) -> None:
     if len(costs.columns) == 1:
         for part in score.parts:
             costs.add_column(part.name)
-    shares = [f" ({100 * below(score, part.name):.0f} %)" if part.name in LINES else "" for part in score.parts]
+    shares = [f" ({100 * below(score, part.name):.0f} %)" if part.name in OF_A_FRAME else "" for part in score.parts]
     costs.add_row(name, *(f"{part.lost:.1f}{share}" for part, share in zip(score.parts, shares, strict=True)))
-
-
-def remember(worst: dict[str, Worst], clip: Recorded, said: dict[int, FrameAnswer], score: Score) -> None:
-    """Keep the frame that loses the most by each line that costs anything."""
-    lost = {part.name: part.lost for part in score.parts}
-    for line, name in LINES.items():
-        seen = [frame for frame in score.frames if frame.number in clip.sights]
-        frame = min(seen, key=lambda one: np.nan_to_num(getattr(one, name), nan=1.0))
-        if lost[line] >= LEAST_LOST and (line not in worst or getattr(frame, name) < worst[line].share):
-            worst[line] = Worst(getattr(frame, name), clip, said, frame.number)
-
-
-def draw(worst: Worst, line: str, file: Path) -> None:
-    """A frame with the lines that are seen in red, keypoints in white and yellow, boxes off the pitch in yellow."""
-    number, clip, answer = worst.number, worst.clip, worst.said[worst.number]
-    ((_, picture),) = pictures(probe(clip.video), PICTURE_WIDTH, frozenset({number}))
-    zoom = PICTURE_WIDTH / clip.seen.size[0]
-    for x1, y1, x2, y2 in np.round(clip.sights[number].segments * zoom).astype(int).tolist():
-        cv2.line(picture, (x1, y1), (x2, y2), RED, 1, cv2.LINE_AA)
-    off = line_distances(answer.keypoints, clip.sights[number].segments, clip.seen.size) > FAR
-    before = worst.said[max(0, number - 1)].keypoints
-    for index in np.flatnonzero(answer.seen).tolist():
-        here = tuple(np.round(answer.keypoints[index] * zoom).astype(int).tolist())
-        colour = YELLOW if off[index] else WHITE
-        cv2.circle(picture, here, 4, colour, 1, cv2.LINE_AA)
-        cv2.putText(picture, str(index + 1), (here[0] + 5, here[1] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1)
-        if line == "scene stability" and before[index].any():
-            cv2.line(picture, here, tuple(np.round(before[index] * zoom).astype(int).tolist()), YELLOW, 2, cv2.LINE_AA)
-    fit = fit_pitch(answer.keypoints, clip.seen.size)
-    if line == "inside" and fit is not None:
-        middles = (answer.boxes[:, :2] + answer.boxes[:, 2:]).astype(np.float64) / 2
-        ground = cv2.perspectiveTransform(middles[None], fit.homography)[0]
-        for box in answer.boxes[((ground < 0) | (ground > (LENGTH_CM, WIDTH_CM))).any(axis=1)]:
-            x1, y1, x2, y2 = np.round(box * zoom).astype(int).tolist()
-            cv2.rectangle(picture, (x1, y1), (x2, y2), YELLOW, 2)
-    for quality in range(85, 20, -5):
-        data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) < PICTURE_BYTES:
-            break
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ POINTS: Final = 1.0
 """Of 100: quality that differs by less is the same."""
 FEWER: Final = 0.05
 """Share of people or keypoints that a worse answer lost and has nothing new for."""
+FEWER_BALLS: Final = 0.20
+"""The same of balls, which come and go with any change: of one clip 15 % were new with less sure keypoints."""
+OTHER_CLASSES: Final = 0.05
+"""Share of people from which on another class is worth a look: goalkeepers and referees are a fifth of all."""
+WRONG_CLASSES: Final = 0.5
 ON_GRASS: Final = 0.03
 """Share of people by which more boxes hold nothing but grass."""
 OTHER: Final = 0.10
@@ -95,21 +100,26 @@ def verdict(change_points: float, found: Difference) -> tuple[str, str]:
     """One word for a new answer against the kept one, worse, other, same or better, and why.
 
     `change_points`: of the quality, of 100, that a validator's public rules give. They judge boxes by a model that is
-    not here, so people are judged by what was lost without a gain and by boxes that hold nothing but grass.
+    not here, so people are judged by what was lost without a gain, by their classes and by boxes that hold nothing but
+    grass.
     """
     reasons = []
     if change_points < -POINTS:
         reasons.append(f"quality falls by {-change_points:.1f} points")
-    for what, lost, new in (
-        ("people", found.people_lost, found.people_new),
-        ("keypoints", found.keypoints_lost, found.keypoints_new),
+    for what, lost, new, fewer in (
+        ("people", found.people_lost, found.people_new, FEWER),
+        ("balls", found.balls_lost, found.balls_new, FEWER_BALLS),
+        ("keypoints", found.keypoints_lost, found.keypoints_new, FEWER),
     ):
-        if _known(lost) - _known(new) > FEWER:
+        if _known(lost) - _known(new) > fewer:
             reasons.append(f"{lost:.0%} of the {what} are lost, {_known(new):.0%} are new")
     if _known(found.on_grass) - _known(found.on_grass_before) > ON_GRASS:
         reasons.append(
             f"{found.on_grass:.0%} of the boxes hold nothing but grass, {_known(found.on_grass_before):.0%} did"
         )
+    other_class = f"{_known(found.class_changed):.0%} of the people have another class"
+    if _known(found.class_changed) > WRONG_CLASSES:
+        reasons.append(other_class)
     if reasons:
         return "worse", "; ".join(reasons)
     if _known(found.people_lost) > OTHER:
@@ -117,9 +127,11 @@ def verdict(change_points: float, found: Difference) -> tuple[str, str]:
             f"{found.people_lost:.0%} of the people are lost and {_known(found.people_new):.0%} are new; "
             "look at pictures of both: touchline render"
         )
+    if _known(found.class_changed) > OTHER_CLASSES:
+        return "other", f"{other_class}; look at pictures of both: touchline render"
     if change_points > POINTS:
         return "better", f"quality rises by {change_points:.1f} points"
-    return "same", f"quality within {POINTS:g} point, people and keypoints as they were"
+    return "same", f"quality within {POINTS:g} point, people, balls and keypoints as they were"
 
 
 def grass_of(picture: Picture) -> npt.NDArray[np.uint8]:

@@ -12,8 +12,9 @@ from gateway.tracking.camera_motion import NO_MOTION, CameraMotion
 from gateway.tracking.filling import FILL_GAP_S, Sightings, filled_tracks
 from gateway.tracking.keypoints import Keypoints
 from gateway.tracking.people import People
+from gateway.tracking.roles import last_men, roles
 from gateway.tracking.tracks import Tracks, no_tracks, with_ball
-from touchline.contract import BALL, CLASS_NAMES
+from touchline.contract import BALL
 
 BALL_CANDIDATES = 5
 """Boxes a frame, the best ones, that may be the ball."""
@@ -33,6 +34,7 @@ _TRACK_BUFFER_FPS = 30.0
 _FRAMES_AT_ONCE = 250
 
 Integers = npt.NDArray[np.int64]
+Points = npt.NDArray[np.float64]
 
 
 class Tracker:
@@ -64,23 +66,23 @@ class Tracker:
         """The tracks so far. The keypoints say where the pitch is, and where no ball is to be believed."""
         frames = np.array(self._frames, np.int64)
         unsure = not keypoints.motion.sure and len(frames) > 1 and np.diff(frames).mean() <= UNSURE_STEP_S * self._fps
-        persons = self._people_tracks(frames, NO_MOTION if unsure else keypoints.motion)
+        persons = self._people_tracks(frames, NO_MOTION if unsure else keypoints.motion, keypoints.ground)
         return with_ball(persons, *self._ball(frames, keypoints))
 
-    def _people_tracks(self, frames: Integers, motion: CameraMotion) -> Tracks:
+    def _people_tracks(self, frames: Integers, motion: CameraMotion, ground: Points) -> Tracks:
         samples = np.repeat(np.arange(len(frames)), [len(persons) for persons in self._persons])
         if not len(samples):
             return no_tracks(motion, self._fps)
         xyxy = np.concatenate([persons.xyxy for persons in self._persons])
         scores = np.concatenate([persons.scores for persons in self._persons])
         classes = np.concatenate([persons.classes for persons in self._persons])
-        feet, variances = on_pitch(xyxy, motion.at(frames)[samples])
+        to_picture = motion.at(frames)
+        feet, variances = on_pitch(xyxy, to_picture[samples])
         chains = self._chains(frames, samples, OnPitch(feet, variances, scores >= self._confidence))
         ids = self._believed(joined_up(chains, np.concatenate(self._ids)), samples, frames, scores)
-        votes = np.zeros((ids.max(initial=0) + 1, len(CLASS_NAMES)), np.float32)
-        np.add.at(votes, (ids, classes), scores)
         known = Sightings(samples, ids, feet, xyxy, scores).only(ids > 0)
-        return filled_tracks(known, frames, votes.argmax(axis=1), motion, self._fps)
+        last = last_men(samples, feet, classes, to_picture, size=motion.size, ground=ground)
+        return filled_tracks(known, frames, roles(ids, classes, scores, last), motion, self._fps)
 
     def _chains(self, frames: Integers, samples: Integers, seen: OnPitch) -> Integers:
         """Which detections the pitch says are one person, int64 [n]; -1 where it says nothing.

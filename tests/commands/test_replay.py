@@ -137,6 +137,11 @@ SAME = Difference(0.01, 0.01, 0.0, 0.0, 0.0, 0.02, 0.02, 0.0, 0.0)
         (0.0, {"people_lost": 0.3, "people_new": 0.3}, "other"),
         (0.0, {"people_lost": 0.3, "people_new": 0.3, "on_grass": 0.2}, "worse"),
         (0.0, {"keypoints_lost": 0.3}, "worse"),
+        (0.0, {"balls_lost": 1.0, "balls_new": math.nan}, "worse"),
+        (0.0, {"balls_lost": 0.3, "balls_new": 0.3}, "same"),
+        (0.0, {"class_changed": 0.1}, "other"),
+        (5.0, {"class_changed": 0.1}, "other"),
+        (0.0, {"class_changed": 0.9}, "worse"),
         (0.0, {"people_new": 0.09}, "same"),
     ],
 )

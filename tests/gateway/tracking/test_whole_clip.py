@@ -11,6 +11,7 @@ from gateway.tracking.camera_fit import turning_camera
 from gateway.tracking.keypoints import KeypointTracker
 from gateway.tracking.tracker import Tracker
 from gateway.tracking.tracks import TrackRows
+from touchline.contract import GOALKEEPER, PLAYER
 from touchline.homography import pitch_homography, project
 from touchline.pitch import REAL_KEYPOINTS_CM
 
@@ -244,3 +245,23 @@ def test_where_no_one_camera_explains_the_pitch_people_are_followed_in_the_pictu
     found, _ = clip.found(clip.answer(5))
     without, _ = clip.found(clip.answer(5, pitch=False))
     assert found >= without
+
+
+@pytest.mark.parametrize(("called_keeper", "role"), [(False, PLAYER), (True, GOALKEEPER)])
+def test_the_last_man_before_a_goal_keeps_it_if_the_model_half_says_so(called_keeper: bool, role: int) -> None:
+    tracker = Tracker(fps=FPS, width=SIZE[0], frame_stride=2, track_buffer=30, confidence=0.35)
+    pitch = KeypointTracker()
+    feet = np.array([(300.0, 3300.0), (1200.0, 3000.0), (4000.0, 3000.0)])
+    view = np.diag([0.5, 0.5, 1.0]) @ camera(0)
+    view[:2] += np.outer((SIZE[0] / 4, SIZE[1] / 4), view[2])
+    points = project(view, REAL_KEYPOINTS_CM)
+    inside = np.all((points > 0) & (points < SIZE), axis=1, keepdims=True)
+    x, y = project(view, feet).T
+    box = np.stack([x - 5, y - 30, x + 5, y], axis=1).astype(np.float32)
+    for index, frame in enumerate(range(0, 41, 2)):
+        pitch.add(frame, np.where(inside, points, 0.0).astype(np.float32))
+        said = np.array([GOALKEEPER if called_keeper and index % 5 < 2 else PLAYER, PLAYER, PLAYER])
+        tracker.update(frame, Detections(box, np.full(3, 0.8, np.float32), said))
+    rows = tracker.finish(pitch.finish(SIZE)).rows(0, 41)
+    named = zip(rows.ids.tolist(), rows.classes.tolist(), strict=True)
+    assert dict(named) == {1: role, 2: PLAYER, 3: PLAYER}
