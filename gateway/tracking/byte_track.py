@@ -37,7 +37,8 @@ class ByteTrack:
         self.lost_s = lost_s
         """A track that was not seen for longer ends."""
         self._confidence = confidence
-        self._min_diou = min_diou
+        self.min_diou = min_diou
+        """The least of boxes that are one person's."""
         self._tracks = np.empty((14, 0))
         self._last_s: float | None = None
         self._last_id = 0
@@ -87,7 +88,7 @@ class ByteTrack:
             return tracks[:0], candidates[:0]
         closeness = diou(self._tracks[_POSITION, tracks], boxes[:, candidates])
         rows, columns = linear_sum_assignment(closeness, maximize=True)
-        close = closeness[rows, columns] >= self._min_diou
+        close = closeness[rows, columns] >= self.min_diou
         return tracks[rows[close]], candidates[columns[close]]
 
     def _correct(self, chosen: Columns, found: Columns, boxes: Boxes, ids: Ids) -> None:
