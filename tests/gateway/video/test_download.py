@@ -341,7 +341,7 @@ async def test_nobody_listens(client: httpx.AsyncClient) -> None:
     async with faulty_host(CONTENT) as host:
         pass
     with pytest.raises(DownloadFailed, match=r"could not be reached: .+ \(asked \d+ times\)"):
-        await fetched(client, host.url, silence_s=0.3)
+        await fetched(client, host.url, silence_s=1.5)
 
 
 async def test_redirects_are_followed_five_times(client: httpx.AsyncClient) -> None:
