@@ -23,7 +23,16 @@ from touchline.drawing import Picture
 from touchline.pitch import KEYPOINTS_CM, LENGTH_CM, WIDTH_CM
 from touchline.pitch_lines import Sight
 from touchline.render import pictures, probe
-from touchline.score import MAX_STEP_PX, Score, countable, fit_pitch, line_distances
+from touchline.score import (
+    MAX_STEP_PX,
+    Score,
+    distance_change,
+    fit_pitch,
+    is_walk,
+    line_distances,
+    players,
+    steadiness_of,
+)
 
 OF_A_FRAME: Final = {"on lines": "on_lines", "homography": "fit", "inside": "inside", "scene stability": "steady"}
 """Lines that a frame has by itself, and what FrameScore calls them."""
@@ -32,8 +41,6 @@ LEAST_LOST: Final = 0.1
 """Points of 100: a line that loses less has no picture."""
 FAR: Final = 0.01
 """Of a keypoint from a line, in shares of the picture: it costs."""
-WALK_PX: Final = (2.0, 10.0)
-"""A player's step of that length earns half."""
 TILE_WIDTH: Final = 640
 CAPTION_HEIGHT: Final = 24
 SHEET_BYTES: Final = 280_000
@@ -116,33 +123,24 @@ def _shares(line: str, clip: Scored) -> dict[int, float]:
 
 
 def _kept_apart(before: FrameAnswer, here: FrameAnswer) -> float:
-    """exp(-10 d), d the mean relative change of distances between keypoints: score.py's line `stability`."""
-    common = np.intersect1d(countable(before.keypoints), countable(here.keypoints))
-    if len(common) < 2:
-        return 1.0
-    pairs = np.triu_indices(len(common), 1)
-    one, other = (
-        np.linalg.norm(points[pairs[0]] - points[pairs[1]], axis=1)
-        for points in (before.keypoints[common], here.keypoints[common])
-    )
-    return math.exp(-10 * float((np.abs(one - other) / (one + 1e-6)).mean()))
+    """What two frames have of the line `stability`."""
+    change = distance_change(before.keypoints, here.keypoints)
+    return 1.0 if change is None else steadiness_of(change)
 
 
 def _still_or_running(before: FrameAnswer, here: FrameAnswer) -> float:
     """What the players' steps earn: score.py's line `motion` without the share of jumps."""
     steps = _steps_px(before, here)
-    walking = (steps > WALK_PX[0]) & (steps <= WALK_PX[1])
-    return float(1 - walking.sum() / 2 / np.isfinite(steps).sum()) if np.isfinite(steps).any() else 1.0
+    known = steps[np.isfinite(steps)].tolist()
+    return 1 - sum(map(is_walk, known)) / 2 / len(known) if known else 1.0
 
 
 def _steps_px(before: FrameAnswer, here: FrameAnswer) -> Points:
     """How far the box of each player of `here` moved, float64 [n]; NaN for others and who was not there."""
-    middles = {who: (box[:2] + box[2:]) / 2 for who, box in zip(before.ids.tolist(), before.boxes, strict=True)}
-    steps = np.full(len(here.ids), np.nan)
-    for row, (who, box) in enumerate(zip(here.ids.tolist(), here.boxes, strict=True)):
-        if here.classes[row] == PLAYER and who in middles:
-            steps[row] = np.linalg.norm((box[:2] + box[2:]) / 2 - middles[who])
-    return steps
+    earlier, now = players(before), players(here)
+    steps = {who: float(np.linalg.norm(now[who] - earlier[who])) for who in now.keys() & earlier.keys()}
+    rows = zip(here.ids.tolist(), (here.classes == PLAYER).tolist(), strict=True)
+    return np.array([steps.get(who, math.nan) if mine else math.nan for who, mine in rows])
 
 
 def _captioned(picture: Picture, worst: Worst, line: str) -> Picture:
@@ -215,10 +213,7 @@ def _draw_steps(picture: Picture, answer: FrameAnswer, before: FrameAnswer | Non
         return
     steps = _steps_px(before, answer)
     told = np.isfinite(steps)
-    colours = [
-        RED if step > MAX_STEP_PX else YELLOW if WALK_PX[0] < step <= WALK_PX[1] else WHITE
-        for step in steps[told].tolist()
-    ]
+    colours = [RED if step > MAX_STEP_PX else YELLOW if is_walk(step) else WHITE for step in steps[told].tolist()]
     _draw_boxes(picture, answer.boxes[told] * zoom, colours)
 
 

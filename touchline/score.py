@@ -39,6 +39,8 @@ MIN_KEYPOINT_DISTANCE_PX: Final = 25.0
 MIN_FRAMES: Final = 75
 """With fewer pictures of a pitch a challenge is not scored at all."""
 MAX_STEP_PX: Final = 30.0
+WALK_PX: Final = (2.0, 10.0)
+"""A player's step of more than the first and up to the second earns half."""
 CUT_STEP_PX: Final = 20.0
 ENOUGH_FITTED: Final = 0.4
 ENOUGH_BOXED: Final = 0.7
@@ -334,6 +336,20 @@ def _distances(points: Floats) -> Floats:
     return np.asarray(np.linalg.norm(points[first] - points[second], axis=1), np.float64)
 
 
+def distance_change(before: Floats, here: Floats) -> float | None:
+    """Mean relative change of the distances between keypoints float64 [32, 2] of two frames; None with under two."""
+    common = np.intersect1d(countable(before), countable(here))
+    if len(common) < 2:
+        return None
+    apart = _distances(before[common])
+    return float((np.abs(apart - _distances(here[common])) / (apart + 1e-6)).mean())
+
+
+def steadiness_of(change: float) -> float:
+    """What a distance_change earns, 0 to 1: exp(-10 d) of check_keypoint_stability."""
+    return math.exp(-10 * change)
+
+
 def _closeness(distances: Floats) -> float:
     counted = distances[~np.isnan(distances)]
     return _falling(float(counted.mean())) if len(counted) else 0.5
@@ -357,7 +373,11 @@ def _steadiness(before: FrameAnswer | None, answer: FrameAnswer | None, size: tu
     return _falling(float(moved) / math.hypot(*size))
 
 
-def _players(answer: FrameAnswer) -> dict[int, Floats]:
+def is_walk(step_px: float) -> bool:
+    return WALK_PX[0] < step_px <= WALK_PX[1]
+
+
+def players(answer: FrameAnswer) -> dict[int, Floats]:
     """The middles of the players' boxes by id: goalkeepers, referees and balls are not looked at."""
     mine = answer.classes == PLAYER
     boxes = answer.boxes[mine].astype(np.float64)
@@ -370,10 +390,10 @@ def _scenes(answers: Mapping[int, FrameAnswer]) -> dict[int, int]:
     scene, before = 0, dict[int, Floats]()
     for number, answer in answers.items():
         scenes[number] = scene
-        here = _players(answer)
+        here = players(answer)
         jumps = sum(bool(np.linalg.norm(here[who] - before[who]) > CUT_STEP_PX) for who in here.keys() & before.keys())
-        players = int((answer.classes == PLAYER).sum())
-        scene += bool(players and jumps / players >= 0.5)
+        people = int((answer.classes == PLAYER).sum())
+        scene += bool(people and jumps / people >= 0.5)
         before = here
     return scenes
 
@@ -395,13 +415,9 @@ def _stability(
         if len(numbers) < 2 or len(fitted) < 2:
             stability[scene] = 1.0 if len(numbers) < 2 else 0.5
             continue
-        changes = []
-        for one, other in itertools.pairwise(answers[number].keypoints for number in fitted):
-            common = np.intersect1d(countable(one), countable(other))
-            if len(common) >= 2:
-                before = _distances(one[common])
-                changes.append(float((np.abs(before - _distances(other[common])) / (before + 1e-6)).mean()))
-        stability[scene] = math.exp(-10 * sum(changes) / len(changes)) if changes else 0.5
+        neighbours = itertools.pairwise(answers[number].keypoints for number in fitted)
+        changes = [change for pair in neighbours if (change := distance_change(*pair)) is not None]
+        stability[scene] = steadiness_of(sum(changes) / len(changes)) if changes else 0.5
     return stability
 
 
@@ -416,7 +432,7 @@ def _motion(answers: Mapping[int, FrameAnswer], fits: Mapping[int, Fit], scenes:
         steps = [
             float(np.linalg.norm(here[who] - before[who]))
             for (one, before), (other, here) in itertools.pairwise(
-                (number, _players(answers[number])) for number in numbers
+                (number, players(answers[number])) for number in numbers
             )
             if other - one <= 2
             for who in here.keys() & before.keys()
@@ -425,9 +441,9 @@ def _motion(answers: Mapping[int, FrameAnswer], fits: Mapping[int, Fit], scenes:
     last: dict[int, Floats] = {}
     points = []
     for answer in answers.values():
-        for who, place in _players(answer).items():
+        for who, place in players(answer).items():
             if who in last:
-                points.append(0.5 if 2 < np.linalg.norm(place - last[who]) <= 10 else 1.0)
+                points.append(0.5 if is_walk(float(np.linalg.norm(place - last[who]))) else 1.0)
             last[who] = place
     return (_mean_of(fits, scenes, plausible) + (float(np.mean(points)) if points else 0.0)) / 2
 

@@ -12,6 +12,7 @@ from typing import Final
 from fastapi import Request
 
 from gateway.errors import Busy, GatewayError, RequestTimedOut, Unauthorized
+from gateway.protocol.admission import MAX_BODY_BYTES
 from gateway.protocol.frames import DISCARDED_BYTES, announced_bytes, read_pictures
 from gateway.protocol.http import BODY_TIMEOUT_S, discard_body, read_body
 from gateway.settings import Settings
@@ -20,8 +21,6 @@ from gateway.subnet.nonces import NonceStore
 from gateway.subnet.private_signing import check_private_nonce, read_private_credentials, signed_form
 from gateway.subnet.signing import VALIDATOR_HOTKEY, Credentials
 
-MAX_BODY_BYTES: Final = 64 * 1024
-"""As of a challenge for the public track. A larger body brings pictures, and is read alone."""
 ROOM_WAIT_S: Final = 25.0
 MOST_WAITING: Final = 64
 """Requests with large bodies, unread."""
@@ -67,7 +66,7 @@ class PrivateAdmission:
             await discard_body(request, DISCARDED_BYTES)
             raise
         room = await request.state.held.enter_async_context(AsyncExitStack())
-        # One that says nothing of its length may have any.
+        # A larger one brings pictures. One that says nothing of its length may have any.
         if large := (announced_bytes(request) > MAX_BODY_BYTES or "transfer-encoding" in request.headers):
             await room.enter_async_context(self._alone())
             body = await self._large(request)
