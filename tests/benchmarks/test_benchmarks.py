@@ -25,6 +25,7 @@ from benchmarks import (
     concurrency,
     console,
     gateway_alone,
+    left_in_queue,
     limit,
     long_strides,
     memory,
@@ -206,6 +207,17 @@ def test_transport(run: Run) -> None:
     numbers = run(transport.main, "--runs", 1, "--batches", 2, 4, "--frames", 8)
     assert set(numbers["batches"]) == {"2", "4"}
     assert set(numbers["batches"]["2"]) == {"shared memory", "gRPC bytes"}
+
+
+def test_what_triton_leaves_in_its_queue(run: Run, tmp_path: Path) -> None:
+    numbers = run(left_in_queue.main, "--runs", 2, "--policies", "none")
+    assert 0 <= numbers["none"]["left"] <= 2
+    config = tmp_path / "config.pbtxt"
+    config.write_text("dynamic_batching { }")
+    left_in_queue.describe(config, "priority_levels: 2")
+    assert config.read_text() == "dynamic_batching { priority_levels: 2 }"
+    with pytest.raises(ValueError, match="has no dynamic_batching"):
+        left_in_queue.describe(config, "")
 
 
 def test_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
