@@ -115,7 +115,10 @@ async def test_the_time_limit_holds_and_the_place_is_free_again(
         traces = await settled(gateway, before, 0.5)
         assert replace(traces, busy_threads=0) == replace(before, busy_threads=0)
         stuck.no_more()
-        assert (await gateway.challenge(f"{web[0]}/stuck.mp4?again")).status_code == 200
+        for _ in range(10):  # a good one may take longer than the limit, too, on a machine that is busy
+            if (status := (await gateway.challenge(f"{web[0]}/stuck.mp4?again")).status_code) != 504:
+                break
+        assert status == 200
 
 
 async def test_a_caller_who_leaves_frees_the_place(

@@ -113,7 +113,7 @@ class Traces:
     """What a challenge could leave behind in this process."""
 
     free_slots: int
-    tasks: int
+    tasks: tuple[str, ...]
     videos: int
     busy_threads: int
     in_progress: int
@@ -124,14 +124,14 @@ class Traces:
         return cls(
             free_slots=gateway.engine.free_slots,
             # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
-            tasks=sum("gateway/" in _file_of(task) for task in asyncio.all_tasks()),
+            tasks=tuple(sorted(name for task in asyncio.all_tasks() if "gateway/" in (name := _code_of(task)))),
             videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
             busy_threads=_threads_in_stages(),
             in_progress=gateway.challenges.in_progress,
         )
 
 
-async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 5.0) -> Traces:
+async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 20.0) -> Traces:
     """The traces once they equal `before`, or those of the last look: an aborted request takes a moment to end."""
     until = time.monotonic() + timeout_s
     while (traces := Traces.of(gateway)) != before and time.monotonic() < until:
@@ -165,10 +165,12 @@ def _threads_in_stages() -> int:
     return busy
 
 
-def _file_of(task: asyncio.Task[Any]) -> str:
-    """Where the task's code stands."""
+def _code_of(task: asyncio.Task[Any]) -> str:
+    """What the task runs, with its file."""
     coroutine = task.get_coro()
-    return coroutine.cr_code.co_filename if isinstance(coroutine, CoroutineType) else ""
+    if not isinstance(coroutine, CoroutineType):
+        return ""
+    return f"{coroutine.cr_code.co_filename}: {coroutine.cr_code.co_qualname}"
 
 
 def _open_files() -> list[str]:
