@@ -19,6 +19,8 @@ REPEAT_S = 60.0
 """So often it is said in the log why a Triton takes no requests, as long as it does not."""
 RETURN_CHECK_S = 0.2
 """So often the Tritons are asked whether one is back, while a request waits for that."""
+LEFT_S = 5.0
+"""So long the end waits for requests whose answers nobody wants any more."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +32,8 @@ class Host:
     triton: Triton
     why_not_ready: GatewayError | None
     """None while requests go there."""
-    requests: dict[asyncio.Timeout, int] = field(default_factory=dict)
-    """Frames of each request in flight, and the means to take it back."""
+    requests: dict[asyncio.Task[Floats], int] = field(default_factory=dict)
+    """Frames of each request in flight, those included whose answer nobody wants any more."""
     complaint: tuple[str, float] = ("", 0.0)
     """What the log last said of why it takes no requests, and when, on time.monotonic's clock."""
 
@@ -140,10 +142,8 @@ class Tritons:
         """Send nothing more there, and take back what is in flight where another Triton can do it."""
         self.not_taken_in(host, error)
         if self.ready:
-            now = asyncio.get_running_loop().time()
-            while host.requests:
-                patience, _ = host.requests.popitem()
-                patience.reschedule(now)
+            for request in host.requests:
+                request.cancel()
 
     def not_taken_in(self, host: Host, error: GatewayError, unforeseen: Exception | None = None) -> None:
         """Remember why no request goes there; the log says so at once, and again each minute that it lasts."""
@@ -162,6 +162,8 @@ class Tritons:
         await asyncio.gather(*(host.triton.detach() for host in self.hosts))
 
     async def close(self) -> None:
+        if left := [request for host in self.hosts for request in host.requests]:
+            await asyncio.wait(left, timeout=LEFT_S)
         await asyncio.gather(*(host.triton.close() for host in self.hosts))
 
     def _least_loaded(self, besides: dict[Host, GatewayError]) -> Host | None:
@@ -182,19 +184,37 @@ class Tritons:
         return any(await asyncio.gather(*asked))
 
     async def _ask(self, host: Host, model: str, slot: Slot, count: int) -> Floats:
+        """What `host` answers. When this is cancelled the request is left to its end, and `slot` held so long.
+
+        Triton may crash when a request is cancelled as it is answered (seen with 2.51, once in a few thousand).
+        """
+        request = asyncio.create_task(host.triton.infer(model, slot, count))
+        host.requests[request] = count
+        if (pool := host.triton.pool) is not None:
+            pool.hold(slot)
+            request.add_done_callback(lambda _: pool.release(slot))
+        request.add_done_callback(partial(_ended, host))
         try:
-            async with asyncio.timeout(None) as patience:
-                host.requests[patience] = count
-                try:
-                    return await host.triton.infer(model, slot, count)
-                finally:
-                    host.requests.pop(patience, None)
-        except TimeoutError:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:
+            if _is_cancelled() or not request.cancelled():
+                raise
             # Taken back by `lost`.
             raise host.why_not_ready or InferenceUnavailable(f"Triton at {host.address} was lost") from None
         except InferenceUnavailable as error:
             self.lost(host, error)
             raise
+
+
+def _ended(host: Host, request: asyncio.Task[Floats]) -> None:
+    del host.requests[request]
+    if not request.cancelled():
+        request.exception()  # whether or not anybody waits for it still
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _one_when_ready(host: Host) -> float:

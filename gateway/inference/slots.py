@@ -45,6 +45,8 @@ class SlotPool:
     Raises InferenceUnavailable when there is not so much shared memory.
     A process that is killed leaves the region to Python's resource tracker, which unlinks it; one that is killed
     with all its children, as containers are, leaves it to the next pool. While a pool lives, its region is locked.
+
+    A slot is free again when everyone has released it: who acquired it, and who holds it beside them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SlotPool:
         """`sized_by` names to the user what decides how many slots there are, or how large."""
         slot_bytes = int(np.prod(slot_shape))
         self.slot_count = slots
+        self._slot_bytes = slot_bytes
         self.slot_shape = slot_shape
         self.byte_size = slots * slot_bytes
         remove_leftovers()
@@ -76,11 +79,14 @@ class SlotPool:
             self._memory.unlink()
             self._memory.close()
             raise self._too_large(sized_by) if error.errno == errno.ENOSPC else _not_usable(error) from error
+        self._slots = [
+            Slot(np.ndarray(slot_shape, np.uint8, buffer=self._memory.buf, offset=offset), offset)
+            for offset in range(0, self.byte_size, slot_bytes)
+        ]
+        self._holders = [0] * slots
         self._free = asyncio.Queue[Slot]()
-        for index in range(slots):
-            offset = index * slot_bytes
-            frames = np.ndarray(slot_shape, np.uint8, buffer=self._memory.buf, offset=offset)
-            self._free.put_nowait(Slot(frames, offset))
+        for slot in self._slots:
+            self._free.put_nowait(slot)
 
     @property
     def region(self) -> str:
@@ -92,10 +98,19 @@ class SlotPool:
         return self._free.qsize()
 
     async def acquire(self) -> Slot:
-        return await self._free.get()
+        slot = await self._free.get()
+        self.hold(slot)
+        return slot
+
+    def hold(self, slot: Slot) -> None:
+        """A slot that is out, or a part of one, to be released once more."""
+        self._holders[slot.offset // self._slot_bytes] += 1
 
     def release(self, slot: Slot) -> None:
-        self._free.put_nowait(slot)
+        index = slot.offset // self._slot_bytes
+        self._holders[index] -= 1
+        if not self._holders[index] and self._slots:
+            self._free.put_nowait(self._slots[index])
 
     def _too_large(self, sized_by: str) -> InferenceUnavailable:
         return InferenceUnavailable(
@@ -106,6 +121,7 @@ class SlotPool:
     def close(self) -> None:
         while not self._free.empty():
             self._free.get_nowait()
+        self._slots.clear()
         self._memory.unlink()
         os.close(self._lock)
         # A slot that a cancelled thread still holds keeps the mapping alive; the name is gone either way.

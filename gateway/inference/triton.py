@@ -93,13 +93,14 @@ class Triton:
         self._timeout_s = timeout_s
         self._client = grpcclient.InferenceServerClient(address, channel_args=CHANNEL)
         self._registering = asyncio.Lock()
-        self._pool: SlotPool | None = None
+        self.pool: SlotPool | None = None
+        """Whose slots can be sent there."""
         self.transport: Transport = "bytes"
 
     @property
     def attached(self) -> bool:
         """Slots can be sent there."""
-        return self._pool is not None
+        return self.pool is not None
 
     async def discover(self) -> ServedModels:
         """Ask what is served and check it against the contract.
@@ -141,7 +142,7 @@ class Triton:
 
     async def attach(self, pool: SlotPool) -> None:
         """Register the pool's region, or settle for bytes where Triton cannot reach it (another host)."""
-        self._pool = pool
+        self.pool = pool
         if self._shared_memory == "off":
             self.transport = "bytes"
             return
@@ -156,9 +157,9 @@ class Triton:
 
     async def detach(self) -> None:
         """Take the region back from Triton, if it is there to be told."""
-        if self._pool is not None and self.transport == "shared_memory":
-            await self._unregister(self._pool.region)
-        self._pool = None
+        if self.pool is not None and self.transport == "shared_memory":
+            await self._unregister(self.pool.region)
+        self.pool = None
 
     async def infer(self, model: str, slot: Slot, count: int) -> Floats:
         """Run `model` on the first `count` frames of `slot`; float32 [count, ...] of the model's one output.
@@ -172,11 +173,11 @@ class Triton:
         try:
             return await self._infer(model, slot, count)
         except InferenceServerException as error:
-            if self._pool is None or _REGION_GONE not in str(error).lower():
+            if self.pool is None or _REGION_GONE not in str(error).lower():
                 raise self._translate(error) from error
         # Triton was restarted since the region was registered.
         try:
-            await self._register(self._pool)
+            await self._register(self.pool)
             return await self._infer(model, slot, count)
         except InferenceServerException as error:
             raise self._translate(error) from error
@@ -215,8 +216,8 @@ class Triton:
     async def _infer(self, model: str, slot: Slot, count: int) -> Floats:
         frames = slot.frames[:count]
         tensor = grpcclient.InferInput(INPUT, list(frames.shape), "UINT8")
-        if self.transport == "shared_memory" and self._pool is not None:
-            tensor.set_shared_memory(self._pool.region, frames.nbytes, slot.offset)
+        if self.transport == "shared_memory" and self.pool is not None:
+            tensor.set_shared_memory(self.pool.region, frames.nbytes, slot.offset)
         else:
             tensor.set_data_from_numpy(frames)
         output = _OUTPUTS[model]

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from gateway.inference.fleet import Tritons
+from gateway.inference.slots import SlotPool
 from gateway.inference.triton import ServedModels, Triton
+from gateway.metrics import Metrics
 from gateway.settings import Settings
 from local.child_process import start_child
 from local.scraped import scraped
@@ -88,6 +91,36 @@ async def metric(gateway: RunningGateway, series: str) -> float:
     text = await gateway.metrics()
     (line,) = [line for line in text.splitlines() if line.startswith(f"{series} ")]
     return float(line.split()[1])
+
+
+async def test_what_nobody_waits_for_any_more_is_left_to_its_end(tmp_path: Path) -> None:
+    """Triton 2.51 dies of a request that is cancelled as it is answered, once in a few thousand."""
+    with a_triton(tmp_path, delay_s=0.05) as triton:
+        tritons = Tritons([triton.grpc_url], Metrics(), shared_memory="auto", timeout_s=20)
+        (host,) = tritons.hosts
+        pool = SlotPool(slots=2, slot_shape=(4, 96, 160, 3))
+        await host.triton.attach(pool)
+        slot = await pool.acquire()
+        asking = asyncio.create_task(tritons.infer("player", slot.part(range(1, 4)), 3))
+        async with asyncio.timeout(20):
+            while not host.requests:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            pool.release(slot)
+            assert (pool.free_count, host.frames_in_flight) == (1, 3), "it is read by Triton still"
+            while pool.free_count < 2:
+                await asyncio.sleep(0.005)
+            assert host.frames_in_flight == 0
+            assert {(await pool.acquire()).frames.shape for _ in range(2)} == {slot.frames.shape}
+            while not frames_inferred(triton):
+                await asyncio.sleep(0.05)
+        failures = scraped(triton.metrics_url, "nv_inference_request_failure")
+        assert failures and not any(sample.value for sample in failures)
+        await tritons.close()
+        pool.close()
 
 
 async def test_the_one_with_less_to_do_is_asked(video: str, tmp_path: Path) -> None:
