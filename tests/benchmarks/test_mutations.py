@@ -10,7 +10,7 @@ from tests.support.watch import descriptors
 
 def test_no_damage_costs_more_frames_than_cv2_loses() -> None:
     descriptors_before, threads_before = descriptors(), threading.active_count()
-    outcomes = list(run(200, 20_000))
+    outcomes = list(run(60, 20_000))
     assert {outcome.name for outcome in outcomes} == set(FORMATS)
     for outcome in outcomes:
         assert outcome.frames >= outcome.by_cv2, outcome
