@@ -103,6 +103,9 @@ def test_ctrl_c_ends_everything(moment: str, tmp_path: Path) -> None:
     demo.send_signal(signal.SIGINT)
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output.decode()
+    deadline = time.monotonic() + 10  # what was just being started ends by its parent's end, a moment after it
+    while any(_command(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not any(_command(pid) for pid in started)
     assert not list(tmp_path.iterdir())
     assert region is None or not region.exists()
