@@ -25,6 +25,8 @@ DEFAULT_ENVIRONMENT = PROJECT / ".venv-triton"
 DEFAULT_REPOSITORY = PROJECT / "model_repository"
 
 _STUB_BYTES = 64 * 2**20
+_CRASHES = 2
+"""So often Triton may crash while it starts."""
 
 
 class LocalTritonError(Exception):
@@ -128,11 +130,21 @@ class LocalTriton:
             return False
 
     def wait_ready(self, timeout_s: float = 60.0, waiting: Callable[[], None] = lambda: None) -> None:
-        """Return when it is ready. `waiting` is called about ten times a second, for a progress bar."""
+        """Return when it is ready. `waiting` is called about ten times a second, for a progress bar.
+
+        On a busy machine a process of its Python backend crashes now and then as it starts, and Triton with it: it is
+        started again, a few times.
+        """
         deadline = time.monotonic() + timeout_s
+        crashes = 0
         while not self.is_ready:
-            if self._process is None or self._process.poll() is not None:
-                raise LocalTritonError(f"Triton ended while starting{self._log_tail()}")
+            status = self._process.poll() if self._process is not None else 0
+            if status is not None:
+                crashes += status < 0
+                if status >= 0 or crashes > _CRASHES:
+                    raise LocalTritonError(f"Triton ended while starting{self._log_tail()}")
+                self.end()
+                self.start()
             if time.monotonic() > deadline:
                 raise LocalTritonError(f"Triton was not ready after {timeout_s:.0f} s{self._log_tail()}")
             waiting()

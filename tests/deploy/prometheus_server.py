@@ -14,7 +14,7 @@ import yaml
 
 from local.child_process import end_with_parent
 from local.triton import free_ports
-from tests.deploy.files import DEPLOY
+from tests.deploy.files import DEPLOY, from_yaml
 from tests.support.installed import installed
 
 
@@ -29,7 +29,7 @@ class PrometheusServer:
     def __init__(self, directory: Path, targets: Mapping[str, Sequence[str]]) -> None:
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self._directory = directory
-        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        config = from_yaml((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"}
         jobs = [job for job in config["scrape_configs"] if job["job_name"] in targets]
         for job in jobs:
@@ -37,7 +37,7 @@ class PrometheusServer:
         config["scrape_configs"] = jobs
         (directory / "rules").mkdir(parents=True)
         for path in sorted((DEPLOY / "prometheus" / "rules").glob("*.yml")):
-            rules = yaml.safe_load(path.read_text())
+            rules = from_yaml(path.read_text())
             for group in rules["groups"]:
                 for rule in group["rules"]:
                     rule.pop("for", None)

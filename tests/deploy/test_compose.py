@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 
 from gateway.errors import NoncesUnavailable
 from gateway.settings import Settings
@@ -27,6 +26,7 @@ from tests.deploy.files import (
     compose,
     compose_files,
     default_files,
+    from_yaml,
     tool,
     variables,
 )
@@ -185,7 +185,7 @@ def test_a_redis_without_a_password_answers_nobody_else(variant: str) -> None:
 
 
 def test_a_triton_is_lent_by_its_port_alone() -> None:
-    lent = yaml.safe_load((DEPLOY / "docker-compose.lend.yml").read_text())
+    lent = from_yaml((DEPLOY / "docker-compose.lend.yml").read_text())
     assert lent["services"].keys() == {"triton"}
     (port,) = lent["services"]["triton"]["ports"]
     assert port == "${LEND_ADDRESS:-127.0.0.1}:8001:8001"
@@ -214,7 +214,7 @@ def test_the_gateway_gets_every_setting_and_no_other(variant: str, monkeypatch: 
 
 @pytest.mark.parametrize("path", default_files(), ids=str)
 def test_a_bare_clone_means_the_gpu_variant(path: Path) -> None:
-    document = yaml.safe_load(path.read_text())
+    document = from_yaml(path.read_text())
     (included,) = document["include"]
     assert (path.parent / included).resolve() == DEPLOY / "docker-compose.gpu.yml"
     # Else a folder's name would decide which volumes the engines and the nodes are found in.

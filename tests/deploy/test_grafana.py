@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.deploy.files import DEPLOY, compose
+from tests.deploy.files import DEPLOY, compose, from_yaml
 
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 PANELS = {"row", "stat", "timeseries", "table", "heatmap"}
@@ -84,6 +83,6 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    document = yaml.safe_load(path.read_text())
+    document = from_yaml(path.read_text())
     assert isinstance(document, dict)
     return document

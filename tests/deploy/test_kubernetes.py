@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gateway.settings import Settings
-from tests.deploy.files import DEPLOY, compose, tool
+from tests.deploy.files import DEPLOY, compose, from_yaml, tool
 from tests.support.installed import installed
 from tests.support.redis_server import RedisServer
 
@@ -32,7 +32,7 @@ def manifests_of(folder: Path) -> dict[str, dict[str, Any]]:
     built = tool(kubectl, "kustomize", folder)
     assert built.returncode == 0, built.stderr
     found: dict[str, dict[str, Any]] = {}
-    for manifest in yaml.safe_load_all(built.stdout):
+    for manifest in yaml.load_all(built.stdout, yaml.CSafeLoader):
         kind = manifest["kind"]
         name = manifest["metadata"]["name"].rsplit("-", 1)[0]
         of_redis = manifest["metadata"]["name"] == "redis"
@@ -47,7 +47,7 @@ def test_valid_by_the_schema(manifests: dict[str, dict[str, Any]]) -> None:
 
 
 def test_a_misspelt_field_would_be_found(manifests: dict[str, dict[str, Any]]) -> None:
-    wrong = yaml.safe_load(yaml.safe_dump(manifests["Deployment"]))
+    wrong = from_yaml(yaml.safe_dump(manifests["Deployment"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
@@ -227,7 +227,7 @@ def test_the_gateways_reach_their_redis_and_nobody_else_does(
 
 def test_scaling_by_queue_time(manifests: dict[str, dict[str, Any]]) -> None:
     (metric,) = manifests["HorizontalPodAutoscaler"]["spec"]["metrics"]
-    values = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter-values.yaml").read_text())
+    values = from_yaml((DEPLOY / "kubernetes" / "prometheus-adapter-values.yaml").read_text())
     assert metric["pods"]["metric"]["name"] == values["rules"]["custom"][0]["name"]["as"]
     assert "replicas" not in manifests["Deployment"]["spec"], "an apply would undo the autoscaler's number"
 

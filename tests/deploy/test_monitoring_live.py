@@ -12,11 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from local.stack import LocalStack, local_stack
 from local.triton import free_ports
-from tests.deploy.files import DEPLOY, compose
+from tests.deploy.files import DEPLOY, compose, from_yaml
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.pictures import picture
 from tests.support.quick_models import write_quick_models
@@ -104,7 +103,7 @@ def queries() -> list[tuple[str, str]]:
 def test_rules_load_and_evaluate(watched: Watched) -> None:
     names = {
         rule["record"]
-        for group in yaml.safe_load((DEPLOY / "prometheus" / "rules" / "recording.yml").read_text())["groups"]
+        for group in from_yaml((DEPLOY / "prometheus" / "rules" / "recording.yml").read_text())["groups"]
         for rule in group["rules"]
     }
     for name in names:
@@ -115,7 +114,7 @@ def test_every_series_that_a_rule_names_is_there(watched: Watched) -> None:
     """An alert on a misspelt series would be silent for ever."""
     named = set()
     for path in (DEPLOY / "prometheus" / "rules").glob("*.yml"):
-        for group in yaml.safe_load(path.read_text())["groups"]:
+        for group in from_yaml(path.read_text())["groups"]:
             for rule in group["rules"]:
                 named |= set(re.findall(r"\b(?:touchline|nv)[_:][\w:]+", rule["expr"]))
     assert len(named) > 10
@@ -152,7 +151,7 @@ def test_what_the_dashboards_say_is_what_happened(watched: Watched) -> None:
 
 def test_the_autoscalers_query_returns_data(watched: Watched) -> None:
     """prometheus-adapter's template, with its placeholders filled as the adapter does for pods."""
-    values = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter-values.yaml").read_text())
+    values = from_yaml((DEPLOY / "kubernetes" / "prometheus-adapter-values.yaml").read_text())
     (rule,) = values["rules"]["custom"]
     expression = rule["metricsQuery"].replace("<<.GroupBy>>", "instance").replace("<<.LabelMatchers>>", 'job="triton"')
     (sample,) = watched.prometheus.query(expression)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-import yaml
-
 from gateway import errors
-from tests.deploy.files import DEPLOY, compose, tool
+from tests.deploy.files import DEPLOY, compose, from_yaml, tool
 from tests.deploy.prometheus_server import binary
 
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
@@ -51,7 +49,7 @@ def test_outcomes_are_those_of_the_gateway() -> None:
 
 
 def test_targets_are_services_of_the_compose_files() -> None:
-    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config = from_yaml((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     hosts = {
         target.partition(":")[0]
         for job in config["scrape_configs"]
@@ -65,5 +63,5 @@ def test_targets_are_services_of_the_compose_files() -> None:
 
 
 def alerts() -> list[dict[str, dict[str, str]]]:
-    groups = yaml.safe_load((DEPLOY / "prometheus" / "rules" / "alerts.yml").read_text())["groups"]
+    groups = from_yaml((DEPLOY / "prometheus" / "rules" / "alerts.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]

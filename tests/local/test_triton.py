@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.triton import LocalTriton, _install
+from local.triton import LocalTriton, LocalTritonError, _install
 from tests.support.quick_models import write_quick_models
 
 
@@ -52,6 +53,25 @@ def test_no_process_and_no_shared_memory_outlives_it(how: str, tmp_path: Path) -
         while running(pid) and time.monotonic() < until:
             time.sleep(0.02)
         assert not running(pid), "the models' processes are of its group"
+
+
+@pytest.mark.parametrize("crashes", [2, 3])
+def test_one_that_crashes_as_it_starts_is_started_again_a_few_times(crashes: int, tmp_path: Path) -> None:
+    crashed: set[int] = set()
+
+    def crash() -> None:
+        if triton.pid and len(crashed) < crashes:
+            crashed.add(triton.pid)
+            os.kill(triton.pid, signal.SIGABRT)
+
+    with LocalTriton(write_quick_models(tmp_path / "models"), log=tmp_path / "log") as triton:
+        if crashes == 2:
+            triton.wait_ready(waiting=crash)
+        else:
+            with pytest.raises(LocalTritonError, match="ended while starting"):
+                triton.wait_ready(waiting=crash)
+        assert len(crashed) == crashes
+    assert not list(Path("/dev/shm").glob(f"touchline-triton-{os.getpid()}-{triton.ports.grpc}-*"))
 
 
 def running(group: int) -> bool:
