@@ -83,6 +83,7 @@ def command() -> None:
             host=settings.host,
             port=settings.port,
             log_config=None,
+            loop="uvloop",
             http=PatientProtocol,
             ws="none",
             proxy_headers=False,  # who asks is known by signature, never by address

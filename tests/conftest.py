@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from demo.clip import ClipPaths, make_clip
 from demo.match import Match
@@ -20,6 +22,11 @@ from tests.support.quick_models import write_quick_models
 
 # Tests start servers while gRPC runs in this process; its handlers of fork() now and then end such a child.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The gateway's own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

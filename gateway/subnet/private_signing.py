@@ -57,26 +57,31 @@ def check_private_nonce(nonce: str, now_s: float | None = None) -> None:
 def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> Iterator[tuple[str, bytes]]:
     """What may have been signed, with the name of its form, the usual first.
 
-    blake2b, which the subnet's validator signs: <nonce><blake2b-256 of the body>, nothing between and no miner. Its
-    client may put blanks into the JSON after it was signed: the body in its compact spelling counts too.
-    fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>.
+    blake2b, which the subnet's validator signs: <nonce><blake2b-256 of the body>, nothing between and no miner; its
+    nonce is a time alone. Its client may put blanks into the JSON after it was signed: the body in its compact spelling
+    counts too.
+    fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>; its nonce ends with letters, and the
+    body in the spelling of json.dumps counts too.
     """
     miner = credentials.miner_hotkey or own_hotkey
     yield "blake2b", _blake2b(credentials.nonce, body)
     yield "fiber", signed_message(credentials.nonce, miner, body)
     # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
-    if not few_values(body):
+    of_fiber = "_" in credentials.nonce
+    if not few_values(body) or (of_fiber and len(body) > LONGEST_RESPELLED):
         return
     with suppress(ValueError, RecursionError):
-        compact = orjson.dumps(parsed := orjson.loads(body))
-        if compact != body:
+        parsed = orjson.loads(body)
+        if of_fiber:
+            if (spelled := json.dumps(parsed).encode()) != body:
+                yield "fiber", signed_message(credentials.nonce, miner, spelled)
+            return
+        if (compact := orjson.dumps(parsed)) != body:
             yield "blake2b", _blake2b(credentials.nonce, compact)
         if not compact.isascii() and len(body) <= SPELLED_BYTES:  # else Python spells it the same
             spelled = json.dumps(parsed, separators=(",", ":")).encode()
             if spelled != body:
                 yield "blake2b", _blake2b(credentials.nonce, spelled)
-        if len(body) <= LONGEST_RESPELLED and (spelled := json.dumps(parsed).encode()) != body:
-            yield "fiber", signed_message(credentials.nonce, miner, spelled)
 
 
 def signed_form(credentials: Credentials, body: bytes | bytearray, own_hotkey: str) -> str:
