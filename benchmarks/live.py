@@ -1,8 +1,9 @@
 """Cameras through the gateway to a viewer: frames a second, and the delay from a camera's sending to the viewer's JPEG.
 
 Each frame shows its number in a strip at the bottom, which is read back from the JPEG that the viewer got: the delay
-holds the camera's network, decoding, waiting, inference, tracking, drawing, compressing and sending. Beside it, on the
-same cameras and the same Triton: the engine alone, and a scheme that does one thing after the other (live_in_turn).
+holds the camera's network, decoding, waiting, inference, tracking, drawing (unless --boxes-apart), compressing and
+sending. Beside it, on the same cameras and the same Triton: the engine alone, and a scheme that does one thing after
+the other (live_in_turn).
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def cameras_of(reel: Film, count: int) -> Iterator[list[RtspCamera]]:
         yield [stack.enter_context(RtspCamera(reel)) for _ in range(count)]
 
 
-async def watch(place: str, cameras: Sequence[RtspCamera], settle_s: float, seconds: float) -> dict[str, Any]:
+async def watch(
+    place: str, cameras: Sequence[RtspCamera], settle_s: float, seconds: float, annotated: bool
+) -> dict[str, Any]:
     """Be one viewer of all cameras: delays in ms, and sequences by camera."""
     by_number: dict[int, RtspCamera] = {}
     delays: list[float] = []
@@ -114,7 +117,7 @@ async def watch(place: str, cameras: Sequence[RtspCamera], settle_s: float, seco
     async with connect(url, subprotocols=[Subprotocol(PROTOCOL)], max_size=None, proxy=None) as viewer:
         for camera in json.loads(await viewer.recv())["cameras"]:
             by_number[camera["number"]] = cameras[int(camera["id"].removeprefix("camera-"))]
-        await viewer.send(json.dumps({"type": "subscribe", "annotated": True, "acks": True}))
+        await viewer.send(json.dumps({"type": "subscribe", "annotated": annotated, "acks": True}))
         begun = time.monotonic()
         while (now := time.monotonic()) - begun < settle_s + seconds:
             message = await viewer.recv()
@@ -141,7 +144,7 @@ def ours(stack: LocalStack, place: str, cameras: Sequence[RtspCamera], arguments
                 raise TimeoutError("the cameras did not come to live")
             time.sleep(0.1)
         before = _readings(stack)
-        seen = asyncio.run(watch(place, cameras, arguments.settle, arguments.seconds))
+        seen = asyncio.run(watch(place, cameras, arguments.settle, arguments.seconds, not arguments.boxes_apart))
         spent = {name: value - before[name] for name, value in _readings(stack).items()}
         for index in range(len(cameras)):
             browser.delete(f"/live/cameras/camera-{index}").raise_for_status()
@@ -195,7 +198,7 @@ def in_turn(grpc_url: str, cameras: Sequence[RtspCamera], pitch_share: float, ar
     here, there = context.Pipe(duplex=False)
     urls = [camera.url for camera in cameras]
     given = there, grpc_url, urls, arguments.settle + arguments.seconds, pitch_share
-    process = context.Process(target=watch_in_turn, args=given)
+    process = context.Process(target=watch_in_turn, args=given, kwargs={"annotated": not arguments.boxes_apart})
     process.start()
     there.close()
     delays, begun, since, last, cpu, spent = [], 0.0, 0.0, 0.0, 0.0, 0.0
@@ -229,6 +232,9 @@ def main() -> None:
     arguments_of.add_argument("--settle", type=float, default=3, help="before them")
     arguments_of.add_argument(
         "--frame-s", type=float, help="an engine that takes so long a frame and no core, as a GPU does; else the CPU's"
+    )
+    arguments_of.add_argument(
+        "--boxes-apart", action="store_true", help="the viewer draws them, as the console's grid does"
     )
     arguments_of.add_argument("--plot", type=Path, help="PNG to draw")
     arguments = arguments_of.parse_args()

@@ -42,12 +42,14 @@ _QUALITY: Final = 75
 _WIDTH: Final = 640
 
 
-def watch_in_turn(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float) -> None:
+def watch_in_turn(
+    to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float, *, annotated: bool
+) -> None:
     """Send (camera, time.monotonic(), JPEG) of every frame, for so long after the first ones; then close.
 
-    `pitch_share` of the frames is seen by the pitch model too.
+    `pitch_share` of the frames is seen by the pitch model too; `annotated`: boxes are drawn into the JPEG.
     """
-    asyncio.run(_watch(to, grpc_url, urls, seconds, pitch_share))
+    asyncio.run(_watch(to, grpc_url, urls, seconds, pitch_share, annotated=annotated))
     to.close()
 
 
@@ -110,7 +112,9 @@ class Looker:
         self._pool.close()
 
 
-async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float) -> None:
+async def _watch(
+    to: Connection, grpc_url: str, urls: Sequence[str], seconds: float, pitch_share: float, *, annotated: bool
+) -> None:
     least = Settings(_env_file=None).confidence
     readers = [_Reader(url) for url in urls]
     trackers = [LiveTracker(track_buffer=30, confidence=least) for _ in urls]
@@ -133,8 +137,9 @@ async def _watch(to: Connection, grpc_url: str, urls: Sequence[str], seconds: fl
                     tracked = trackers[camera].update(float(frame.time or 0), boxes, None).tracks
                     small = frame.to_ndarray(format="bgr24", width=_WIDTH, height=_WIDTH * frame.height // frame.width)
                     seen = tracked.detections
-                    answer = FrameAnswer(0, np.zeros((KEYPOINT_COUNT, 2)), seen.xyxy, seen.classes, tracked.ids)
-                    draw_objects(small, answer, _WIDTH / frame.width)
+                    if annotated:
+                        answer = FrameAnswer(0, np.zeros((KEYPOINT_COUNT, 2)), seen.xyxy, seen.classes, tracked.ids)
+                        draw_objects(small, answer, _WIDTH / frame.width)
                     jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
                     json.dumps(
                         {"camera": camera, "frame": base64.b64encode(jpeg).decode(), "boxes": seen.xyxy.tolist()}
