@@ -58,6 +58,8 @@ def everything(settings: Settings, machine: Host, project: Path) -> list[Check]:
         inside = partial(host.port, machine, settings.metrics_host, settings.metrics_port, prefix="METRICS_")
         checks.append(("metrics' port", inside))
     checks.append(("ports", lambda: host.shared_ports(settings)))
+    if settings.keep_challenges:
+        checks.append(("kept challenges", lambda: host.kept_challenges(settings)))
     checks.append(("nonces", lambda: servers.redis(settings.nonce_redis_url.get_secret_value())))
     for address in settings.triton_addresses:
         checks.append((f"Triton {address}", partial(servers.triton, address, settings)))

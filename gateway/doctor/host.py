@@ -108,6 +108,18 @@ def temporary_folder(folder: Path, settings: Settings) -> Finding:
     return good(about, says) if free >= wanted else warning(about, says, remedy)
 
 
+def kept_challenges(settings: Settings) -> Finding:
+    """Answered videos are kept there for `touchline replay`."""
+    about, folder = "kept challenges", settings.keep_folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if place.is_dir())
+    if (why := _not_writable(there)) is not None:
+        return warning(about, f"{there} cannot be written to: {why}, so none is kept", "name another with KEEP_FOLDER")
+    free = shutil.disk_usage(there).free
+    says = f"{there} has {free / MIB:.0f} MiB free, KEEP_CHALLENGES_MB lets them have {settings.keep_challenges_mb}"
+    roomy = free >= settings.keep_challenges_mb * MIB
+    return good(about, says) if roomy else warning(about, says, "make room there, or lower KEEP_CHALLENGES_MB")
+
+
 def temporary_folder_name() -> Path:
     """Where Python puts temporary files; the first it would try where none can be written to."""
     try:

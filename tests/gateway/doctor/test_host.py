@@ -91,6 +91,16 @@ def test_folders_that_are_right_missing_full_or_not_to_be_written_to(tmp_path: P
     assert host.temporary_folder(Path("/proc"), SETTINGS).level == "bad"
     assert host.temporary_folder(tmp_path, SETTINGS).level == "good"
     assert host.temporary_folder(tmp_path, SETTINGS.model_copy(update={"max_video_mb": 10**9})).level != "good"
+
+
+def test_a_folder_for_kept_challenges(tmp_path: Path) -> None:
+    def found(folder: str, mb: int = 1) -> Finding:
+        return host.kept_challenges(SETTINGS.model_copy(update={"keep_folder": Path(folder), "keep_challenges_mb": mb}))
+
+    assert found(f"{tmp_path}/not/there/yet").level == "good"
+    full, proc = found(str(tmp_path), 10**12), found("/proc/kept")
+    assert (full.level, proc.level) == ("warning", "warning")
+    assert "KEEP_CHALLENGES_MB" in full.remedy and "KEEP_FOLDER" in proc.remedy
     wanting = SETTINGS.model_copy(update={"max_concurrent_challenges": 10**9})
     assert host.shared_memory(tmp_path, wanting).level == "bad"
     assert not list(tmp_path.iterdir())
