@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.actions import spotted
 from gateway.errors import PredictorFailed, StartupError
-from gateway.inference.triton import CHANNEL
+from gateway.inference.triton import CHANNEL, to_its_end
 from gateway.scene import Scene
 from gateway.settings import Settings
 from touchline.actions import FRAMES_A_SECOND, RULES, Action
@@ -104,15 +104,11 @@ async def _by_triton(addresses: tuple[str, ...], model: str, timeout_s: float, s
     tensor.set_data_from_numpy(scene_tensor(scene))
     failed = "there is no Triton"
     for address in addresses:
-        client = grpcclient.InferenceServerClient(address, channel_args=CHANNEL)
         try:
-            result = await client.infer(model, [tensor], client_timeout=timeout_s)
-            found = result.as_numpy(ACTIONS)
+            found = await to_its_end(_answer(address, model, tensor, timeout_s))
         except InferenceServerException as error:
             failed = f"at {address}: {error}"
             continue
-        finally:
-            await client.close()
         if found is None or found.shape != (len(scene.ball), len(RULES)):
             shape = None if found is None else list(found.shape)
             raise PredictorFailed(
@@ -120,6 +116,14 @@ async def _by_triton(addresses: tuple[str, ...], model: str, timeout_s: float, s
             )
         return peaks(np.asarray(found, np.float64))
     raise PredictorFailed(f"model {model} of ACTIONS_PREDICTOR does not answer: {failed}")
+
+
+async def _answer(address: str, model: str, tensor: grpcclient.InferInput, timeout_s: float) -> npt.NDArray[Any] | None:
+    client = grpcclient.InferenceServerClient(address, channel_args=CHANNEL)
+    try:
+        return (await client.infer(model, [tensor], client_timeout=timeout_s)).as_numpy(ACTIONS)  # type: ignore[no-any-return]
+    finally:
+        await client.close()
 
 
 def scene_tensor(scene: Scene) -> npt.NDArray[np.float32]:

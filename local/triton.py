@@ -27,6 +27,8 @@ DEFAULT_REPOSITORY = PROJECT / "model_repository"
 _STUB_BYTES = 64 * 2**20
 _CRASHES = 2
 """So often Triton may crash while it starts."""
+_CRASH_SIGNALS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
+"""Those by which nobody ends it."""
 
 
 class LocalTritonError(Exception):
@@ -132,18 +134,21 @@ class LocalTriton:
     def wait_ready(self, timeout_s: float = 60.0, waiting: Callable[[], None] = lambda: None) -> None:
         """Return when it is ready. `waiting` is called about ten times a second, for a progress bar.
 
-        On a busy machine a process of its Python backend crashes now and then as it starts, and Triton with it: it is
-        started again, a few times.
+        On a busy machine it crashes now and then as it starts (an exception in its Python backend): it is started
+        again, a few times, and the log of each crash lies beside the log.
         """
         deadline = time.monotonic() + timeout_s
         crashes = 0
         while not self.is_ready:
-            status = self._process.poll() if self._process is not None else 0
+            process = self._process
+            status = process.poll() if process is not None else 0
             if status is not None:
-                crashes += status < 0
-                if status >= 0 or crashes > _CRASHES:
+                crashes += 1
+                if process is None or -status not in _CRASH_SIGNALS or crashes > _CRASHES:
                     raise LocalTritonError(f"Triton ended while starting{self._log_tail()}")
                 self.end()
+                if self.log is not None:
+                    self.log.replace(self.log.with_suffix(f".crash{crashes}{self.log.suffix}"))
                 self.start()
             if time.monotonic() > deadline:
                 raise LocalTritonError(f"Triton was not ready after {timeout_s:.0f} s{self._log_tail()}")
@@ -173,8 +178,9 @@ class LocalTriton:
 
     def kill(self) -> None:
         """End the process as a crash would: all of it, and nothing is cleared away."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            with suppress(ProcessLookupError):  # its models' processes may outlive it
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def __enter__(self) -> LocalTriton:

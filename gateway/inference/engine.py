@@ -262,7 +262,10 @@ class Engine:
 
 
 class Share:
-    """Slots of one user of the engine, so that none takes another's. While it is open, the slots stay as they are."""
+    """Slots of one user of the engine, so that none takes another's. While it is open, the slots stay as they are.
+
+    What Triton still reads for a user who is gone, the next one waits for.
+    """
 
     def __init__(self, engine: Engine, pool: SlotPool, models: ServedModels, slots: int) -> None:
         self._engine = engine

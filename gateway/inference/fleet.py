@@ -34,6 +34,8 @@ class Host:
     """None while requests go there."""
     requests: dict[asyncio.Task[Floats], int] = field(default_factory=dict)
     """Frames of each request in flight, those included whose answer nobody wants any more."""
+    unwanted: set[asyncio.Task[Floats]] = field(default_factory=set)
+    """These."""
     complaint: tuple[str, float] = ("", 0.0)
     """What the log last said of why it takes no requests, and when, on time.monotonic's clock."""
 
@@ -139,11 +141,10 @@ class Tritons:
             raise errors[0]
 
     def lost(self, host: Host, error: GatewayError) -> None:
-        """Send nothing more there, and take back what is in flight where another Triton can do it."""
+        """Send nothing more there, and take back what is in flight if another Triton can do it, or nobody wants it."""
         self.not_taken_in(host, error)
-        if self.ready:
-            for request in host.requests:
-                request.cancel()
+        for request in host.requests if self.ready else host.unwanted:
+            request.cancel()
 
     def not_taken_in(self, host: Host, error: GatewayError, unforeseen: Exception | None = None) -> None:
         """Remember why no request goes there; the log says so at once, and again each minute that it lasts."""
@@ -184,9 +185,9 @@ class Tritons:
         return any(await asyncio.gather(*asked))
 
     async def _ask(self, host: Host, model: str, slot: Slot, count: int) -> Floats:
-        """What `host` answers. When this is cancelled the request is left to its end, and `slot` held so long.
+        """What `host` answers. When this is cancelled the request is left to its end (see `to_its_end`).
 
-        Triton may crash when a request is cancelled as it is answered (seen with 2.51, once in a few thousand).
+        So long `slot` is held: who hangs up again and again cannot pile work up.
         """
         request = asyncio.create_task(host.triton.infer(model, slot, count))
         host.requests[request] = count
@@ -198,6 +199,8 @@ class Tritons:
             return await asyncio.shield(request)
         except asyncio.CancelledError:
             if _is_cancelled() or not request.cancelled():
+                if not request.done():
+                    host.unwanted.add(request)
                 raise
             # Taken back by `lost`.
             raise host.why_not_ready or InferenceUnavailable(f"Triton at {host.address} was lost") from None
@@ -208,6 +211,7 @@ class Tritons:
 
 def _ended(host: Host, request: asyncio.Task[Floats]) -> None:
     del host.requests[request]
+    host.unwanted.discard(request)
     if not request.cancelled():
         request.exception()  # whether or not anybody waits for it still
 

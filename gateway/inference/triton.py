@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import grpc
 import numpy as np
@@ -38,6 +39,9 @@ CHANNEL = [
 """Options of every gRPC channel to a Triton."""
 _OTHER_PORTS = {"8000": "HTTP", "8002": "metrics"}
 _REGION_GONE = "unable to find shared memory region"
+_Result = TypeVar("_Result")
+_under_way: set[asyncio.Task[Any]] = set()
+"""Else nobody holds what goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +263,23 @@ class Triton:
             hint = f"{other} is what Triton has at this port, gRPC is at 8001" if other else "is it running?"
             return InferenceUnavailable(f"Triton at {self.address} cannot be reached ({error.message()}); {hint}")
         return InferenceFailed(f"Triton at {self.address} answered: {error.message()}")
+
+
+async def to_its_end(request: Coroutine[Any, Any, _Result]) -> _Result:
+    """What `request` gives. When this is cancelled it goes on, and nobody learns how it ends.
+
+    Triton may crash when a request is cancelled as it is answered (seen with 2.51, once in a few thousand).
+    """
+    task = asyncio.create_task(request)
+    _under_way.add(task)
+    task.add_done_callback(_ended)
+    return await asyncio.shield(task)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # whether or not anybody waits for it still
 
 
 def _input_size(model: str, config: object) -> tuple[int, int]:

@@ -13,7 +13,6 @@ import orjson
 
 from gateway.errors import Unauthorized
 from gateway.subnet.signing import (
-    LONGEST_RESPELLED,
     MINER_HOTKEY,
     NONCE,
     SIGNATURE,
@@ -23,6 +22,7 @@ from gateway.subnet.signing import (
     check_signature,
     few_values,
     signed_message,
+    signed_messages,
 )
 
 SPELLED_BYTES: Final = 1024 * 1024
@@ -58,25 +58,24 @@ def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: 
     """What may have been signed, with the name of its form, the usual first.
 
     blake2b, which the subnet's validator signs: <nonce><blake2b-256 of the body>, nothing between and no miner; its
-    nonce is a time alone. Its client may put blanks into the JSON after it was signed: the body in its compact spelling
-    counts too.
-    fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>; its nonce ends with letters, and the
-    body in the spelling of json.dumps counts too.
+    nonce is a time alone. Its client may put blanks into the JSON after it was signed: the compact spelling counts too.
+    fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>; its nonce ends with letters. What its
+    client signs in the spelling of json.dumps counts, too.
     """
+    of_blake2b = "blake2b", _blake2b(credentials.nonce, body)
     miner = credentials.miner_hotkey or own_hotkey
-    yield "blake2b", _blake2b(credentials.nonce, body)
+    if "_" in credentials.nonce:
+        yield from (("fiber", message) for message in signed_messages(credentials.nonce, miner, body))
+        yield of_blake2b
+        return
+    yield of_blake2b
     yield "fiber", signed_message(credentials.nonce, miner, body)
     # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
-    of_fiber = "_" in credentials.nonce
-    if not few_values(body) or (of_fiber and len(body) > LONGEST_RESPELLED):
+    if not few_values(body):
         return
     with suppress(ValueError, RecursionError):
-        parsed = orjson.loads(body)
-        if of_fiber:
-            if (spelled := json.dumps(parsed).encode()) != body:
-                yield "fiber", signed_message(credentials.nonce, miner, spelled)
-            return
-        if (compact := orjson.dumps(parsed)) != body:
+        compact = orjson.dumps(parsed := orjson.loads(body))
+        if compact != body:
             yield "blake2b", _blake2b(credentials.nonce, compact)
         if not compact.isascii() and len(body) <= SPELLED_BYTES:  # else Python spells it the same
             spelled = json.dumps(parsed, separators=(",", ":")).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from gateway.errors import PredictorFailed, StartupError
+from gateway.inference.triton import _under_way
 from gateway.predictor import checked, peaks, predictor_of, scene_tensor
 from gateway.scene import Scene
 from gateway.settings import Settings
+from local.scraped import scraped
 from local.triton import LocalTriton
 from touchline.actions import RULES, Action
 
@@ -120,7 +123,21 @@ async def test_a_model_of_triton(tmp_path: Path) -> None:
         addresses = f"127.0.0.1:9,{triton.grpc_url}"
         (found,) = await predictor_of(settings("triton:spotter", triton_urls=addresses))(scene())
         assert found[:2] == (6, "pass")
+        asking = asyncio.ensure_future(predictor_of(settings("triton:spotter", triton_urls=triton.grpc_url))(scene()))
+        async with asyncio.timeout(20):
+            while not _under_way:
+                await asyncio.sleep(0)
+            asking.cancel()
+            while _under_way:
+                await asyncio.sleep(0.01)
+            while sum(counted(triton, "nv_inference_request_success")) < 2:
+                await asyncio.sleep(0.05)
+        assert not any(counted(triton, "nv_inference_request_failure")), "Triton may die of what is cancelled"
         with pytest.raises(PredictorFailed, match=r"narrow.*3"):
             await predictor_of(settings("triton:narrow", triton_urls=addresses))(scene())
         with pytest.raises(PredictorFailed, match="nobody"):
             await predictor_of(settings("triton:nobody", triton_urls=addresses))(scene())
+
+
+def counted(triton: LocalTriton, metric: str) -> list[float]:
+    return [sample.value for sample in scraped(triton.metrics_url, metric)]

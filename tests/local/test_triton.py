@@ -70,8 +70,12 @@ def test_one_that_crashes_as_it_starts_is_started_again_a_few_times(crashes: int
         else:
             with pytest.raises(LocalTritonError, match="ended while starting"):
                 triton.wait_ready(waiting=crash)
-        assert len(crashed) == crashes
+        assert len(crashed) == crashes == len(list(tmp_path.glob("log.crash*"))) + (crashes == 3)
     assert not list(Path("/dev/shm").glob(f"touchline-triton-{os.getpid()}-{triton.ports.grpc}-*"))
+    until = time.monotonic() + 10
+    while any(map(running, crashed)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(running, crashed)), "its models' processes end with it"
 
 
 def running(group: int) -> bool:

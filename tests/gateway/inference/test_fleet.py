@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import InferenceUnavailable
 from gateway.inference.fleet import Tritons
 from gateway.inference.slots import SlotPool
 from gateway.inference.triton import ServedModels, Triton
@@ -95,7 +96,7 @@ async def metric(gateway: RunningGateway, series: str) -> float:
 
 async def test_what_nobody_waits_for_any_more_is_left_to_its_end(tmp_path: Path) -> None:
     """Triton 2.51 dies of a request that is cancelled as it is answered, once in a few thousand."""
-    with a_triton(tmp_path, delay_s=0.05) as triton:
+    with a_triton(tmp_path, delay_s=0.5) as triton:
         tritons = Tritons([triton.grpc_url], Metrics(), shared_memory="auto", timeout_s=20)
         (host,) = tritons.hosts
         pool = SlotPool(slots=2, slot_shape=(4, 96, 160, 3))
@@ -119,6 +120,17 @@ async def test_what_nobody_waits_for_any_more_is_left_to_its_end(tmp_path: Path)
                 await asyncio.sleep(0.05)
         failures = scraped(triton.metrics_url, "nv_inference_request_failure")
         assert failures and not any(sample.value for sample in failures)
+
+        asking = asyncio.create_task(tritons.infer("player", slot, 4))
+        async with asyncio.timeout(20):
+            while not host.requests:
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            await asyncio.wait([asking])
+            (request,) = host.requests
+            tritons.lost(host, InferenceUnavailable("it hangs"))
+            await asyncio.wait([request])
+        assert request.cancelled() and not host.unwanted, "a Triton that is lost holds no slot of who is gone"
         await tritons.close()
         pool.close()
 

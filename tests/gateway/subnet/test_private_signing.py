@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from bittensor_wallet import Keypair
@@ -55,17 +56,21 @@ def test_a_signed_body_in_ascii_alone() -> None:
     assert form_of(blake2b_headers(signed), json.dumps(CHALLENGE).encode())[0] == "blake2b"
 
 
+@pytest.mark.parametrize("letters", ["", "_abcdefghij"])
 @pytest.mark.parametrize("body", [COMPACT, json.dumps(CHALLENGE).encode(), b"no JSON", b"[" + b"1," * 2000 + b"1]"])
-def test_nothing_is_asked_of_a_signature_twice(body: bytes) -> None:
+def test_nothing_is_asked_of_a_signature_twice(body: bytes, letters: str) -> None:
     """Each question is most of what a forged request costs."""
     credentials, _ = read_private_credentials(blake2b_headers(body))
+    credentials = replace(credentials, nonce=credentials.nonce + letters)
     forms = [message for _, message in signed_forms(credentials, body, MINER)]
     assert 2 <= len(forms) == len(set(forms)) <= 4
 
 
-def test_fibers_form() -> None:
-    body = json.dumps(CHALLENGE).encode()
-    assert form_of(signed_headers(VALIDATOR, MINER, body), body) == ("fiber", "Validator-Hotkey")
+@pytest.mark.parametrize("sent", [COMPACT, json.dumps(CHALLENGE).encode()])
+def test_fibers_form(sent: bytes) -> None:
+    """Its client signs json.dumps, and may send it in compact spelling."""
+    signed = json.dumps(CHALLENGE).encode()
+    assert form_of(signed_headers(VALIDATOR, MINER, signed), sent) == ("fiber", "Validator-Hotkey")
 
 
 def test_a_signature_of_another_body_key_or_miner_is_refused() -> None:
