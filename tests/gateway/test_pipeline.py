@@ -344,6 +344,7 @@ async def test_triton_restarted_in_the_middle(videos: dict[str, str], tmp_path: 
             assert availability.json() == {"available": False}
             assert not asking.done()
             triton.start()
+            await asyncio.to_thread(triton.wait_ready)
             answer = await asking
             assert answer.status_code == 200, answer.text
             assert answer.json()["frames"] == unharmed
@@ -369,6 +370,7 @@ async def test_triton_dying_in_the_middle(videos: dict[str, str], tmp_path: Path
             await gateway.until_ready(False)
             # It comes back on the same ports: the region is registered anew.
             triton.start()
+            await asyncio.to_thread(triton.wait_ready)
             await gateway.until_ready()
             assert (await gateway.challenge(videos["fine"])).status_code == 200
         assert not region.exists()

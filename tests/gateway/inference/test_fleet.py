@@ -185,6 +185,7 @@ async def test_one_dies_in_the_middle(transport: str, video: str, tmp_path: Path
             assert await metric(gateway, "touchline_inference_ready") == 1
 
             dying.start()
+            await asyncio.to_thread(dying.wait_ready)
             await until_all_ready(gateway)
             assert (await gateway.challenge(f"{video}?later")).status_code == 200
     assert not region.exists()

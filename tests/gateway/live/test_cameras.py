@@ -258,6 +258,7 @@ async def test_a_triton_that_restarts_costs_its_time_alone(cameras: list[RtspCam
             triton.kill()
             await live.gateway.until_ready(False)
             triton.start()
+            await asyncio.to_thread(triton.wait_ready)
             await live.gateway.until_ready(timeout_s=60)
             away = await live.camera("a")
             back = await live.until("a", lambda one: one["frames"]["inferred"] > away["frames"]["inferred"] + 5, 60)
