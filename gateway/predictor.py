@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.actions import spotted
 from gateway.errors import PredictorFailed, StartupError
-from gateway.inference.triton import CHANNEL, to_its_end
+from gateway.inference.triton import CHANNEL, going_on
 from gateway.scene import Scene
 from gateway.settings import Settings
 from touchline.actions import FRAMES_A_SECOND, RULES, Action
@@ -105,7 +105,7 @@ async def _by_triton(addresses: tuple[str, ...], model: str, timeout_s: float, s
     failed = "there is no Triton"
     for address in addresses:
         try:
-            found = await to_its_end(_answer(address, model, tensor, timeout_s))
+            found = await asyncio.shield(going_on(_answer(address, model, tensor, timeout_s)))
         except InferenceServerException as error:
             failed = f"at {address}: {error}"
             continue

@@ -12,7 +12,7 @@ from typing import Literal
 
 from gateway.errors import GatewayError, InferenceFailed, InferenceUnavailable
 from gateway.inference.slots import Slot
-from gateway.inference.triton import Floats, Triton
+from gateway.inference.triton import Floats, Triton, going_on
 from gateway.metrics import Metrics
 
 REPEAT_S = 60.0
@@ -185,11 +185,11 @@ class Tritons:
         return any(await asyncio.gather(*asked))
 
     async def _ask(self, host: Host, model: str, slot: Slot, count: int) -> Floats:
-        """What `host` answers. When this is cancelled the request is left to its end (see `to_its_end`).
+        """What `host` answers. When this is cancelled the request is left to its end (see `going_on`).
 
         So long `slot` is held: who hangs up again and again cannot pile work up.
         """
-        request = asyncio.create_task(host.triton.infer(model, slot, count))
+        request = going_on(host.triton.infer(model, slot, count))
         host.requests[request] = count
         if (pool := host.triton.pool) is not None:
             pool.hold(slot)
@@ -212,8 +212,6 @@ class Tritons:
 def _ended(host: Host, request: asyncio.Task[Floats]) -> None:
     del host.requests[request]
     host.unwanted.discard(request)
-    if not request.cancelled():
-        request.exception()  # whether or not anybody waits for it still
 
 
 def _is_cancelled() -> bool:

@@ -265,15 +265,15 @@ class Triton:
         return InferenceFailed(f"Triton at {self.address} answered: {error.message()}")
 
 
-async def to_its_end(request: Coroutine[Any, Any, _Result]) -> _Result:
-    """What `request` gives. When this is cancelled it goes on, and nobody learns how it ends.
+def going_on(request: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    """`request` under way, to be awaited shielded: who is cancelled meanwhile leaves it to its end.
 
     Triton may crash when a request is cancelled as it is answered (seen with 2.51, once in a few thousand).
     """
     task = asyncio.create_task(request)
     _under_way.add(task)
     task.add_done_callback(_ended)
-    return await asyncio.shield(task)
+    return task
 
 
 def _ended(task: asyncio.Task[Any]) -> None:

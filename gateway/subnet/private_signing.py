@@ -62,13 +62,12 @@ def signed_forms(credentials: Credentials, body: bytes | bytearray, own_hotkey: 
     fiber, which the subnet's miner expects: <nonce>:<miner>:<sha256 of the body>; its nonce ends with letters. What its
     client signs in the spelling of json.dumps counts, too.
     """
-    of_blake2b = "blake2b", _blake2b(credentials.nonce, body)
     miner = credentials.miner_hotkey or own_hotkey
     if "_" in credentials.nonce:
         yield from (("fiber", message) for message in signed_messages(credentials.nonce, miner, body))
-        yield of_blake2b
+        yield "blake2b", _blake2b(credentials.nonce, body)
         return
-    yield of_blake2b
+    yield "blake2b", _blake2b(credentials.nonce, body)
     yield "fiber", signed_message(credentials.nonce, miner, body)
     # Whoever sends very many values or bytes has proven nothing yet, and it costs time to spell them anew.
     if not few_values(body):
