@@ -349,7 +349,8 @@ class Camera:
         state: State = "failed" if failed.code in FOR_A_PERSON else "waiting"
         self._enter(state, Trouble(failed.code, failed.detail))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
             self._failures = 0
         self._retry_at = None
 
@@ -372,7 +373,8 @@ class Camera:
         while not self._wake.is_set():
             self._news.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _TICK_S)
+                async with asyncio.timeout(_TICK_S):
+                    await self._news.wait()
             now = time.monotonic()
             if stream.frame_at and not live_at:
                 live_at = now

@@ -242,7 +242,8 @@ class Rounds:
         while (left_s := until - time.monotonic()) > 0 and not all(camera.waiting for camera in live):
             self._fresh.clear()
             try:
-                await asyncio.wait_for(self._fresh.wait(), min(left_s, _QUIET_S))
+                async with asyncio.timeout(min(left_s, _QUIET_S)):
+                    await self._fresh.wait()
             except TimeoutError:
                 return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -90,4 +91,5 @@ async def until(true: Callable[[], object], what: str = "", timeout_s: float = 6
             while not true():
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"not in {timeout_s:.0f} s: {what} {Held.now()}") from None
+        tasks = sorted(one.get_coro().__qualname__ for one in asyncio.all_tasks())
+        raise AssertionError(f"not in {timeout_s:.0f} s: {what} {Held.now()} {Counter(tasks)}") from None

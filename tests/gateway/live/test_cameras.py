@@ -294,6 +294,21 @@ async def test_a_hundred_cameras_come_and_go_and_nothing_is_left(
     await until(lambda: Held.now().threads == 0, "the last thread ended")
 
 
+async def test_a_camera_that_is_removed_just_as_it_wakes_up_ends(quick_triton: LocalTriton, tmp_path: Path) -> None:
+    def running() -> int:
+        return sum(one.get_coro().__qualname__ == "Camera.run" for one in asyncio.all_tasks())
+
+    async with watching(tmp_path, quick_triton.grpc_url) as live:
+        for turns in range(6):
+            await live.add("guest", "rtsp://127.0.0.1:1/")
+            await live.until("guest", lambda one: one["state"] == "waiting")
+            live.gateway.cameras.get("guest").restart()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            live.gateway.cameras.remove("guest")
+        await until(lambda: running() == 0, "cameras ended", 10)
+
+
 async def test_challenges_and_cameras_are_answered_beside_each_other(
     cameras: list[RtspCamera], quick_triton: LocalTriton, web: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -251,7 +251,8 @@ async def test_a_large_body_that_does_not_come_gives_its_place_back(
         host, port = gateway.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /challenge HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n" + bytes(100))
-        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        async with asyncio.timeout(10):
+            assert b" 408 " in await reader.readline()
         writer.close()
         picture_of_it = body_of(None, frames=[{"frame_id": 0, "data": picture(9)}])
         assert (await posted(gateway, picture_of_it, {}))[0] == 200
@@ -291,7 +292,8 @@ async def test_a_strangers_body_is_thrown_away_and_its_connection_ended(
     async with running_gateway(tmp_path, quick_triton.grpc_url, protocols="private") as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
         writer.write(head + b"x" * 1000)
-        answer = await asyncio.wait_for(reader.read(), 20)
+        async with asyncio.timeout(20):
+            answer = await reader.read()
         writer.close()
     assert answer.startswith(b"HTTP/1.1 401 ") and b"connection: close" in answer.lower()
 
