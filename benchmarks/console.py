@@ -25,8 +25,9 @@ from benchmarks.common import (
 )
 from benchmarks.quick_engine import write_quick_engine
 from demo.match import Match
+from local.ports import free_ports
 from local.stack import LocalGateway, local_stack
-from local.triton import DEFAULT_REPOSITORY, free_ports
+from local.triton import DEFAULT_REPOSITORY
 from local.validator import send_challenge, served_file
 
 

@@ -33,9 +33,10 @@ from benchmarks.common import cpu_seconds, demo_clip, parser, report, scratch, t
 from benchmarks.live_in_turn import Looker, watch_in_turn
 from benchmarks.quick_engine import write_quick_engine
 from gateway.live.message import PROTOCOL
+from local.ports import free_ports
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
-from local.triton import DEFAULT_REPOSITORY, free_ports
+from local.triton import DEFAULT_REPOSITORY
 from tests.support.rtsp_camera import Film, RtspCamera, encoded
 
 FRAMES: Final = 125

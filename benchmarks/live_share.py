@@ -29,9 +29,9 @@ from benchmarks.common import (
 )
 from benchmarks.concurrency import post
 from benchmarks.live import cameras_of, film
+from local.ports import free_ports
 from local.scraped import scraped
 from local.stack import LocalStack, local_stack
-from local.triton import free_ports
 from local.validator import challenge_body, check_response, served_file
 
 SIZE: Final = 640, 360

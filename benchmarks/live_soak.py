@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import cpu_seconds, demo_clip, parser, report, scratch, status_mib, take_cores
+from local.ports import free_ports
 from local.scraped import scraped
 from local.stack import local_stack
-from local.triton import free_ports
 from tests.support.rtsp_camera import Film, RtspCamera, encoded
 
 SIZE = 640, 360

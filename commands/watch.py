@@ -23,9 +23,10 @@ from gateway.listening import bind
 from gateway.live.cameras import camera_cas, camera_places
 from gateway.live.config import camera_config
 from gateway.settings import Settings, is_loopback
+from local.ports import free_ports
 from local.progress import spinner
 from local.stack import LocalStackError, local_stack
-from local.triton import DEFAULT_REPOSITORY, LocalTritonError, free_ports
+from local.triton import DEFAULT_REPOSITORY, LocalTritonError
 
 _LOOK_EVERY_S: Final = 1.0
 _OR: Final = "name a video file, or a camera as rtsp://HOST/PATH"

@@ -19,7 +19,8 @@ import httpx
 from bittensor_wallet import Keypair
 
 from local.child_process import start_child
-from local.triton import DEFAULT_REPOSITORY, LocalTriton, free_ports
+from local.ports import free_ports
+from local.triton import DEFAULT_REPOSITORY, LocalTriton
 from local.validator import Outcome, send_challenge
 
 _WALLET = "throwaway"

@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from local.child_process import start_child
+from local.ports import free_ports
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_ENVIRONMENT = PROJECT / ".venv-triton"
@@ -40,16 +40,6 @@ class Ports:
     grpc: int
     http: int
     metrics: int
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in sockets]
-    finally:
-        for server in sockets:
-            server.close()
 
 
 class LocalTriton:

@@ -19,8 +19,9 @@ from gateway.doctor.examine import cheap, examine, examine_now
 from gateway.doctor.finding import Finding, bad, good, warning, worst
 from gateway.doctor.probes import Host
 from gateway.settings import Settings
+from local.ports import free_ports
 from local.stack import make_keys
-from local.triton import LocalTriton, free_ports
+from local.triton import LocalTriton
 
 Ask = Callable[..., tuple[int, dict[str, str]]]
 

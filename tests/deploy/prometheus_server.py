@@ -13,7 +13,7 @@ import httpx
 import yaml
 
 from local.child_process import end_with_parent
-from local.triton import free_ports
+from local.ports import free_ports
 from tests.deploy.files import DEPLOY, from_yaml
 from tests.support.installed import installed
 

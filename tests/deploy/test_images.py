@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from local.child_process import end_with_parent
+from local.ports import free_ports
 from local.stack import make_keys
-from local.triton import DEFAULT_ENVIRONMENT, _libpython_folder, free_ports
+from local.triton import DEFAULT_ENVIRONMENT, _libpython_folder
 from tests.deploy.files import DEPLOY, PROJECT, instructions, tool
 from tests.support.pictures import picture
 from tests.support.quick_models import write_quick_models

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.ports import free_ports
 from local.stack import LocalStack, local_stack
-from local.triton import free_ports
 from tests.deploy.files import DEPLOY, compose, from_yaml
 from tests.deploy.prometheus_server import PrometheusServer, binary
 from tests.support.pictures import picture

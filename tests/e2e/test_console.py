@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from gateway.video.stills import STILLS
+from local.ports import free_ports
 from local.stack import Keys, LocalGateway, make_keys
-from local.triton import LocalTriton, free_ports
+from local.triton import LocalTriton
 from local.validator import challenge_body, signed_headers
 from tests.support.chromium import Page, browser
 from tests.support.videos import make_video

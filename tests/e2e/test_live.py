@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from local.ports import free_ports
 from local.stack import LocalGateway, make_keys
-from local.triton import LocalTriton, free_ports
+from local.triton import LocalTriton
 from tests.support.chromium import Page, browser
 from tests.support.rtsp_camera import RtspCamera, numbered_film
 

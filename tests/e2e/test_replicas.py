@@ -18,9 +18,10 @@ import httpx
 import pytest
 
 from local.child_process import start_child
+from local.ports import free_ports
 from local.scraped import scraped
 from local.stack import Keys, LocalGateway, make_keys
-from local.triton import PROJECT, LocalTriton, free_ports
+from local.triton import PROJECT, LocalTriton
 from local.validator import check_response, signed_headers
 from tests.support.installed import installed
 from tests.support.quick_models import write_quick_models

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from gateway.scorer import NotScored, Scorer
-from local.triton import LocalTriton, free_ports
+from local.ports import free_ports
+from local.triton import LocalTriton
 from tests.support.gateway import Traces, running_gateway
 from tests.support.videos import make_video
 from touchline.answer import parse_answer

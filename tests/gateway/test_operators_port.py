@@ -12,7 +12,8 @@ import pytest
 from gateway.errors import StartupError
 from gateway.operators_port import listen
 from gateway.settings import Settings
-from local.triton import LocalTriton, free_ports
+from local.ports import free_ports
+from local.triton import LocalTriton
 from tests.support.gateway import running_gateway
 
 

@@ -29,8 +29,9 @@ from gateway.errors import InferenceUnavailable
 from gateway.inference import fleet, slots
 from gateway.inference.slots import SlotPool
 from gateway.settings import Settings
+from local.ports import free_ports
 from local.stack import LocalGateway, make_keys
-from local.triton import LocalTriton, free_ports
+from local.triton import LocalTriton
 from local.validator import send_challenge
 from tests.deploy.files import DEPLOY
 from tests.support.gateway import running_gateway

@@ -24,8 +24,8 @@ from gateway.doctor.finding import Finding
 from gateway.inference.engine import Engine
 from gateway.live.cameras import Cameras
 from gateway.settings import Settings
+from local.ports import free_ports
 from local.stack import Keys, make_keys
-from local.triton import free_ports
 from local.validator import challenge_body, signed_headers
 
 

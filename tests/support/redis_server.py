@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from local.child_process import start_child
-from local.triton import free_ports
+from local.ports import free_ports
 from tests.support.installed import installed
 
 

@@ -24,6 +24,7 @@ from types import TracebackType
 import av
 import numpy as np
 
+from local.ports import free_ports
 from tests.support.videos import frame_image
 
 _PAYLOAD = 1200
@@ -145,7 +146,7 @@ class RtspCamera:
         """Frames, to all sessions together."""
         self.sent_at: dict[int, float] = {}
         """time.monotonic() of when each of the film's frames was last sent."""
-        self.port = 0
+        (self.port,) = free_ports(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rtsp-camera", daemon=True)
         self._server: asyncio.Server | None = None
@@ -177,7 +178,6 @@ class RtspCamera:
 
         async def listen() -> None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
-            self.port = self._server.sockets[0].getsockname()[1]
 
         asyncio.run_coroutine_threadsafe(listen(), self._loop).result(5)
 

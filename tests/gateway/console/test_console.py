@@ -23,7 +23,8 @@ from gateway.errors import StartupError
 from gateway.history import Scene
 from gateway.settings import Settings
 from gateway.video.stills import STILLS, Stills
-from local.triton import LocalTriton, free_ports
+from local.ports import free_ports
+from local.triton import LocalTriton
 from local.validator import challenge_body
 from tests.support.gateway import RunningGateway, Traces, running_gateway, settled
 from tests.support.videos import make_video, read_number

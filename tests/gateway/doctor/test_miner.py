@@ -19,8 +19,8 @@ from gateway.doctor import miner
 from gateway.doctor.finding import Finding
 from gateway.settings import Settings
 from gateway.subnet.standing import Endpoint, Standing
+from local.ports import free_ports
 from local.stack import Keys, make_keys
-from local.triton import free_ports
 from tests.support.subnet import FakeSubstrate
 
 

@@ -13,7 +13,8 @@ import pytest
 from gateway.doctor import servers
 from gateway.inference.triton import ServedModels
 from gateway.settings import Settings
-from local.triton import LocalTriton, free_ports
+from local.ports import free_ports
+from local.triton import LocalTriton
 
 
 def settings(**changed: Any) -> Settings:

@@ -296,7 +296,7 @@ async def test_a_hundred_cameras_come_and_go_and_nothing_is_left(
 
 async def test_a_camera_that_is_removed_just_as_it_wakes_up_ends(quick_triton: LocalTriton, tmp_path: Path) -> None:
     def running() -> int:
-        return sum(one.get_coro().__qualname__ == "Camera.run" for one in asyncio.all_tasks())
+        return sum(getattr(one.get_coro(), "__qualname__", "") == "Camera.run" for one in asyncio.all_tasks())
 
     async with watching(tmp_path, quick_triton.grpc_url) as live:
         for turns in range(6):
