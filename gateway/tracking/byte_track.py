@@ -59,8 +59,7 @@ class ByteTrack:
         unseen[tracks] = False
         low_tracks, low_found = self._match(np.flatnonzero(unseen), low, boxes)
         ids = np.zeros(len(scores), np.int64)
-        self._correct(tracks, found, boxes, ids)
-        self._correct(low_tracks, low_found, boxes, ids)
+        self._correct(np.concatenate([tracks, low_tracks]), np.concatenate([found, low_found]), boxes, ids)
         confident[found] = False
         self._begin(boxes[:, confident])
         # One that was never seen twice ends with the second frame that does not show it.

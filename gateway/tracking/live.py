@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,22 +95,23 @@ class _Votes:
     """Of which class each track is, by the scores of the last seconds."""
 
     def __init__(self) -> None:
-        self._of: dict[int, tuple[float, npt.NDArray[np.float64]]] = {}
+        self._of: dict[int, tuple[float, list[float]]] = {}
 
     def counted(self, at_s: float, ids: Ids, persons: Detections) -> npt.NDArray[np.int64]:
         """The classes int64 [n] of the persons of the frame at `at_s`, whose own classes count from now on."""
-        classes = persons.classes.copy()
+        classes = persons.classes.tolist()
         for index, (name, score) in enumerate(zip(ids.tolist(), persons.scores.tolist(), strict=True)):
             if not name:
                 continue
-            when, votes = self._of.pop(name, (at_s, np.zeros(len(CLASS_NAMES))))
-            votes *= np.exp(-(at_s - when) / VOTES_S)
+            when, votes = self._of.pop(name, (at_s, [0.0] * len(CLASS_NAMES)))
+            weight = math.exp((when - at_s) / VOTES_S)
+            votes = [weight * vote for vote in votes]
             votes[classes[index]] += score
-            classes[index] = votes.argmax()
+            classes[index] = votes.index(max(votes))
             self._of[name] = at_s, votes  # at the end: the first ones were not seen for the longest
         while self._of and at_s - next(iter(self._of.values()))[0] > REMEMBERED_S:
             del self._of[next(iter(self._of))]
-        return classes
+        return np.array(classes, np.int64)
 
 
 class _Pitch:

@@ -62,7 +62,7 @@ class RunningGateway:
         """What the operator's port says now."""
         return await self.operators.get("/health")
 
-    async def until_ready(self, ready: bool = True, timeout_s: float = 20) -> None:
+    async def until_ready(self, ready: bool = True, timeout_s: float = 60) -> None:
         async with asyncio.timeout(timeout_s):
             while self.engine.ready is not ready:
                 await asyncio.sleep(0.05)
