@@ -112,7 +112,7 @@ async def test_it_stays_while_accepted_challenges_are_finished(quick_triton: Loc
             await asyncio.to_thread(gateway.wait_ready)
             video_url = f"http://127.0.0.1:{silent.getsockname()[1]}/video.mp4"
             asking = asyncio.create_task(asyncio.to_thread(send, gateway, keys, video_url, "c-1"))
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as operator:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as operator:
                 while '<p class="big">1<small> of' not in (await operator.get("/console")).text:
                     await asyncio.sleep(0.05)
                 os.kill(gateway.pid or 0, signal.SIGINT)

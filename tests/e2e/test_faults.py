@@ -103,7 +103,7 @@ def asked(gateway: LocalGateway, keys: Keys, url: str) -> tuple[threading.Thread
     return thread, said
 
 
-def until(true: Callable[[], bool], timeout_s: float = 20) -> None:
+def until(true: Callable[[], bool], timeout_s: float = 60) -> None:
     end = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < end

@@ -292,7 +292,7 @@ async def test_a_caller_that_hangs_up_while_the_answer_comes(
             await loop.sock_sendall(caller, "\r\n".join([*lines, "", ""]).encode() + body)
             assert (await loop.sock_recv(caller, 1000)).startswith(b"HTTP/1.1 200")
         # The slots were free before the answer began, so the traces alone do not tell when it has ended.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while 'touchline_challenges_total{outcome="client_gone"} 1.0' not in (counted := await gateway.metrics()):
                 await asyncio.sleep(0.05)
         assert 'touchline_challenges_total{outcome="answered"} 0.0' in counted

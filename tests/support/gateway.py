@@ -95,8 +95,8 @@ async def running_gateway(
     state, url = app.state, f"http://127.0.0.1:{port}"
     inside = httpx.ASGITransport(state.operators)
     async with (
-        httpx.AsyncClient(trust_env=False) as client,
-        httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1") as operators,
+        httpx.AsyncClient(trust_env=False, timeout=30) as client,
+        httpx.AsyncClient(transport=inside, base_url="http://127.0.0.1", timeout=30) as operators,
     ):
         gateway = RunningGateway(url, keys, state.engine, state.challenges, client, operators, state.cameras)
         try:
@@ -131,7 +131,7 @@ class Traces:
         )
 
 
-async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 20.0) -> Traces:
+async def settled(gateway: RunningGateway, before: Traces, timeout_s: float = 60.0) -> Traces:
     """The traces once they equal `before`, or those of the last look: an aborted request takes a moment to end."""
     until = time.monotonic() + timeout_s
     while (traces := Traces.of(gateway)) != before and time.monotonic() < until:

@@ -179,7 +179,7 @@ class RtspCamera:
         async def listen() -> None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
 
-        asyncio.run_coroutine_threadsafe(listen(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(listen(), self._loop).result(30)
 
     def kill(self) -> None:
         """Close the port and all connections, as a process that is killed."""
@@ -190,11 +190,11 @@ class RtspCamera:
                 self._server = None
             await self._hang_up()
 
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(30)
 
     def drop(self) -> None:
         """Close all connections and go on listening."""
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(30)
 
     async def _hang_up(self) -> None:
         tasks = list(self._sessions)

@@ -277,7 +277,7 @@ async def test_triton_away_is_said(tmp_path: Path, quick_triton: LocalTriton) ->
     nobody, port = free_ports(2)
     async with (
         running_gateway(tmp_path, f"127.0.0.1:{nobody}", wait=False, console_port=port) as gateway,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as browser,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as browser,
     ):
         await gateway.until_ready(False)
         page = await browser.get("/console")
