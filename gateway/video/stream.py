@@ -45,6 +45,9 @@ _THUMB: Final = (32, 18)
 _STILL: Final = 0.001 * 255
 """Mean difference of two thumbnails up to which the picture is the same (FFmpeg's freezedetect)."""
 _REORDERED: Final = 32
+_MOST_FPS: Final = 240.0
+"""A file that says more says nothing."""
+_USUAL_FPS: Final = 25.0
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +149,12 @@ class Pace:
         if self._begun is None or not -SKIP_AFTER_S < ahead_s < _MOST_AHEAD_S:
             self._begun, ahead_s = now - pts_s, 0.0
         return max(0.0, ahead_s - self._slack_s)
+
+
+def step_s(pts_s: float, period_s: float) -> float:
+    """Seconds from one frame of a file to the next, whose time stamps are `pts_s` apart: if they stand still or jump,
+    those of an even rate."""
+    return pts_s if 0 < pts_s < _MOST_AHEAD_S else period_s
 
 
 class Stream:
@@ -342,18 +351,18 @@ class Stream:
         """Give the file's frames, the first at `ahead_s` seconds; returns where the next run begins."""
         stream = set_up(container)
         self.codec = stream.codec_context.name
-        base, period_s = float(stream.time_base or 0), 1 / float(stream.average_rate or 25)
-        first, next_s = None, ahead_s
+        base, rate = stream.time_base, float(stream.average_rate or 0)
+        period_s = 1 / (rate if 0 < rate <= _MOST_FPS else _USUAL_FPS)
+        at_s, pts_s, next_s = ahead_s, None, ahead_s
         for packet in packets(container, stream):
             for picture, decode_s in self._decoded(stream.codec_context, packet):
-                pts_s = picture.pts * base if picture.pts is not None else next_s
-                first = pts_s - ahead_s if first is None else first
-                at_s = pts_s - first
+                before_s, pts_s = pts_s, _seconds(picture.pts, base)
+                at_s = next_s if pts_s is None or before_s is None else at_s + step_s(pts_s - before_s, period_s)
                 if self._stop.wait(pace.early_s(at_s, time.monotonic())):
                     return next_s
                 self.packet_at = time.monotonic()
                 self._keep(picture, at_s, self.packet_at, time.time(), decode_s)
-                next_s = max(next_s, at_s + period_s)
+                next_s = at_s + period_s
         return next_s
 
     def _keep(self, frame: av.VideoFrame, pts_s: float | None, at: float, wall: float, decode_s: float) -> None:

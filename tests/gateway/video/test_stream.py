@@ -29,6 +29,7 @@ from gateway.video.stream import (
     Pace,
     Place,
     Stream,
+    step_s,
 )
 from tests.support.rtsp_camera import RtspCamera, numbered_film
 from tests.support.videos import frame_image, make_video, read_number
@@ -209,8 +210,9 @@ def test_another_size_in_the_middle_is_taken() -> None:
         assert stream.ended is None
 
 
-def test_a_file_is_played_in_its_own_time_and_ends_or_begins_again(tmp_path: Path) -> None:
-    file = make_video(tmp_path / "clip.mp4", 20)
+@pytest.mark.parametrize("name", ["clip.mp4", "without_time_stamps.h264"])
+def test_a_file_is_played_in_its_own_time_and_ends_or_begins_again(name: str, tmp_path: Path) -> None:
+    file = make_video(tmp_path / name, 20)
     begun = time.monotonic()
     with watched(Place("", file=file), keep=100) as stream:
         until(lambda: stream.finished)
@@ -220,6 +222,10 @@ def test_a_file_is_played_in_its_own_time_and_ends_or_begins_again(tmp_path: Pat
         until(lambda: stream.received >= 45)
         times = [one.media_s for one in stream.take()]
         assert all(0.03 < later - earlier < 0.05 for earlier, later in pairwise(times))
+
+
+def test_time_stamps_of_a_file_that_stand_still_or_jump_are_not_believed() -> None:
+    assert [step_s(apart, 0.04) for apart in (0.02, 1.0, 0.0, -5.0, 1e4)] == [0.02, 1.0, 0.04, 0.04, 0.04]
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"text, and no film\n" * 99, "not_video"), (None, "not_found")])
