@@ -124,8 +124,9 @@ class LocalTriton:
     def wait_ready(self, timeout_s: float = 60.0, waiting: Callable[[], None] = lambda: None) -> None:
         """Return when it is ready. `waiting` is called about ten times a second, for a progress bar.
 
-        On a busy machine it crashes now and then as it starts (an exception in its Python backend): it is started
-        again, a few times, and the log of each crash lies beside the log.
+        Its Python backend takes a model's process that shows no life for a second for dead, and crashes as that goes
+        on: on a busy machine this happens now and then as it starts. It is started again, a few times, and the log of
+        each crash lies beside the log.
         """
         deadline = time.monotonic() + timeout_s
         crashes = 0
