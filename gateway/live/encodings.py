@@ -22,7 +22,7 @@ from touchline.drawing import Picture, draw_objects, write
 
 _KEPT_S: Final = 10.0
 """Of a size that nobody asks for any more."""
-_MOST_SCALERS: Final = 32
+_MOST_CANVASES: Final = 16
 _SMALLEST: Final = 16
 _DARK: Final = 0.3
 
@@ -83,9 +83,8 @@ class Encodings:
         started = time.perf_counter()
         width = look.width
         height = max(2, round(view.picture.height * width / view.picture.width / 2) * 2)
-        picture: Picture = np.empty((height, width, 3), np.uint8)
-        self._scaler(width, height).scale(view.picture, picture)
-        cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, picture)
+        scaler, picture = self._canvas(width, height)
+        scaler.scale(view.picture, picture)
         if look.annotated:
             draw_objects(picture, as_answer(view), width / view.picture.width)
         if look.no_signal:
@@ -97,14 +96,14 @@ class Encodings:
         self._metrics.live_stage_seconds.labels("encode").observe(time.perf_counter() - drawn)
         return jpeg
 
-    def _scaler(self, width: int, height: int) -> Scaler:
-        """This thread's own for a size."""
-        scalers: dict[tuple[int, int], Scaler] = self._own.__dict__.setdefault("scalers", {})
-        if (width, height) not in scalers:
-            if len(scalers) >= _MOST_SCALERS:
-                scalers.clear()
-            scalers[width, height] = Scaler(width, height)
-        return scalers[width, height]
+    def _canvas(self, width: int, height: int) -> tuple[Scaler, Picture]:
+        """This thread's own for a size. New memory for each picture would take as long as compressing it."""
+        canvases: dict[tuple[int, int], tuple[Scaler, Picture]] = self._own.__dict__.setdefault("canvases", {})
+        if (width, height) not in canvases:
+            if len(canvases) >= _MOST_CANVASES:
+                canvases.clear()
+            canvases[width, height] = Scaler(width, height, bgr=True), np.empty((height, width, 3), np.uint8)
+        return canvases[width, height]
 
 
 def tell_no_signal(picture: Picture, text: str) -> None:

@@ -25,11 +25,14 @@ cv2.setNumThreads(1)
 class Scaler:
     """Scales frames to `width` x `height` RGB, bilinearly, and turns them. Used by one thread at a time.
 
-    `turn` is in degrees clockwise, 0, 90, 180 or 270; width and height are those after it. OpenCV scales the planes and
-    converts what came out, straight into its place: half of swscale's time.
+    `turn` is in degrees clockwise, 0, 90, 180 or 270; width and height are those after it. `bgr`: in this order, as
+    OpenCV draws and compresses. It scales the planes and converts what came out, straight into its place: half of
+    swscale's time.
     """
 
-    def __init__(self, width: int, height: int, turn: int = 0) -> None:
+    def __init__(self, width: int, height: int, turn: int = 0, *, bgr: bool = False) -> None:
+        self._order = cv2.COLOR_YUV2BGR_I420 if bgr else cv2.COLOR_YUV2RGB_I420
+        self._from_bt601 = _FROM_BT601[::-1, ::-1].copy() if bgr else _FROM_BT601
         self._turn = TURNS.get(turn)
         if turn in (90, 270):
             width, height = height, width
@@ -63,9 +66,9 @@ class Scaler:
     def store(self, target: Pixels) -> None:
         """Write the frame that was loaded into `target`, uint8 [height, width, 3]. All that touches it is this."""
         rgb = target if self._is_direct else self._rgb
-        cv2.cvtColor(self._i420, cv2.COLOR_YUV2RGB_I420, rgb)
+        cv2.cvtColor(self._i420, self._order, rgb)
         if self._is_bt709:
-            cv2.transform(rgb, _FROM_BT601, rgb)
+            cv2.transform(rgb, self._from_bt601, rgb)
         if not self._is_direct:
             upright = rgb[: self._size[0], : self._size[1]]
             target[...] = upright if self._turn is None else cv2.rotate(upright, self._turn)
