@@ -104,7 +104,12 @@ def test_classes_are_mapped_by_name_and_unknown_ones_ignored(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("role", "family"),
-    [("player", "yolo11n"), ("player", "yolo26n"), ("player", "yolov8n-p2"), ("pitch", "yolov8n-pose")],
+    [
+        ("player", "yolo11n"),
+        ("player", "yolo26n"),
+        pytest.param("player", "yolov8n-p2", marks=pytest.mark.every_graph),
+        ("pitch", "yolov8n-pose"),
+    ],
 )
 def test_an_onnx_file_of_ultralytics_answers_as_its_weights_do(role: str, family: str, tmp_path: Path) -> None:
     from ultralytics import YOLO

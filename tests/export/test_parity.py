@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,36 @@ TWO_HEADS = ("yolo26n", "yolov10n")
 POSE = ("yolov8n-pose", "yolo11n-pose", "yolo26n-pose")
 
 
+Made = Callable[..., tuple[Path, Path]]
+Said = Callable[..., Any]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("parity")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Checkpoint and ONNX file of a role, a family and options; each is exported once, for all engines."""
+    folder = tmp_path_factory.mktemp("parity")
+
+    @cache
+    def made(role: str, family: str, **options: Any) -> tuple[Path, Path]:
+        weights = folder / f"{family}.pt"
+        if not weights.exists():
+            checkpoint(family, weights)
+        given = {"confidence": CONFIDENCE, "iou": IOU, "precision": "fp32", **options}
+        wanted = ExportOptions("onnx", folder / "-".join([family, *map(str, options.values())]), **given)
+        return weights, written(role, weights, wanted).file
+
+    return made
 
 
-def exported(role: str, family: str, folder: Path, **options: Any) -> tuple[Path, Path]:
-    weights = folder / f"{family}.pt"
-    if not weights.exists():
-        checkpoint(family, weights)
-    wanted = ExportOptions("onnx", folder / family, confidence=CONFIDENCE, iou=IOU, precision="fp32", **options)
-    done = written(role, weights, wanted)
-    return weights, done.file
+@pytest.fixture(scope="module")
+def said() -> Said:
+    """What Ultralytics answers on three frames; each is asked once."""
+
+    @cache
+    def answered(weights: Path, **options: Any) -> Any:
+        return predicted(weights, frames(3), **options)
+
+    return answered
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -39,13 +59,12 @@ def exported(role: str, family: str, folder: Path, **options: Any) -> tuple[Path
     ("family", "nms_free"), [(family, False) for family in DETECT] + [(f, True) for f in TWO_HEADS]
 )
 def test_boxes_are_those_of_ultralytics(
-    family: str, nms_free: bool, suppression: Any, engine: str, folder: Path
+    family: str, nms_free: bool, suppression: Any, engine: str, exported: Made, said: Said
 ) -> None:
-    weights, file = exported("player", family, folder, suppression=suppression, candidates=1200, nms_free=nms_free)
-    images = frames(3)
-    answers = ENGINES[engine](file, images)
+    weights, file = exported("player", family, suppression=suppression, candidates=1200, nms_free=nms_free)
+    answers = ENGINES[engine](file, frames(3))
     assert answers.shape == (3, 150, 6)
-    results = predicted(weights, images, conf=CONFIDENCE, iou=IOU, max_det=150, nms=False if nms_free else None)
+    results = said(weights, conf=CONFIDENCE, iou=IOU, max_det=150, nms=False if nms_free else None)
     total = sum(len(result.boxes) for result in results)
     assert total > 40
     strange = 0
@@ -60,12 +79,11 @@ def test_boxes_are_those_of_ultralytics(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("family", POSE)
-def test_keypoints_are_those_of_the_best_instance(family: str, engine: str, folder: Path) -> None:
-    weights, file = exported("pitch", family, folder)
-    images = frames(3)
-    answers = ENGINES[engine](file, images)
+def test_keypoints_are_those_of_the_best_instance(family: str, engine: str, exported: Made, said: Said) -> None:
+    weights, file = exported("pitch", family)
+    answers = ENGINES[engine](file, frames(3))
     assert answers.shape == (3, 32, 3)
-    for ours, result in zip(answers, predicted(weights, images, conf=CONFIDENCE, iou=0.999, nms=False), strict=True):
+    for ours, result in zip(answers, said(weights, conf=CONFIDENCE, iou=0.999, nms=False), strict=True):
         # Of instances that score the same, either engine may take another one.
         best = (result.boxes.conf > result.boxes.conf.max() - 0.001).numpy()
         ours[:, :2] = np.clip(ours[:, :2], 0, SIZE[::-1])
@@ -74,16 +92,13 @@ def test_keypoints_are_those_of_the_best_instance(family: str, engine: str, fold
 
 
 @pytest.mark.parametrize("role", ["player", "pitch"])
-def test_nothing_found_is_all_zero(role: str, folder: Path) -> None:
-    weights = folder / ("yolo11n-pose.pt" if role == "pitch" else "yolo11n.pt")
-    if not weights.exists():
-        checkpoint(weights.stem, weights)
-    done = written(role, weights, ExportOptions("onnx", folder / "nothing", confidence=0.9999))
-    assert not ENGINES["onnxruntime"](done.file, frames(2)).any()
+def test_nothing_found_is_all_zero(role: str, exported: Made) -> None:
+    _, file = exported(role, "yolo11n-pose" if role == "pitch" else "yolo11n", confidence=0.9999)
+    assert not ENGINES["onnxruntime"](file, frames(2)).any()
 
 
-def test_the_batch_is_free(folder: Path) -> None:
-    _, file = exported("player", "yolo11n", folder)
+def test_the_batch_is_free(exported: Made) -> None:
+    _, file = exported("player", "yolo11n")
     images = frames(5)
     together = ENGINES["onnxruntime"](file, images)
     for place in range(5):
