@@ -22,7 +22,7 @@ from touchline.drawing import Picture, draw_objects, write
 
 _KEPT_S: Final = 10.0
 """Of a size that nobody asks for any more."""
-_MOST_CANVASES: Final = 16
+_MOST_CANVASES: Final = 8
 _SMALLEST: Final = 16
 _DARK: Final = 0.3
 
@@ -74,6 +74,7 @@ class Encodings:
     def forget(self) -> None:
         """Keep nothing: nobody watches."""
         self._made.clear()
+        self._own = threading.local()
 
     def close(self) -> None:
         self.forget()

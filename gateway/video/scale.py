@@ -1,4 +1,4 @@
-"""Decoded frames to RGB at the size the models see."""
+"""Decoded frames to RGB at the size the models see, and to BGR at those that viewers do."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ cv2.setNumThreads(1)
 
 
 class Scaler:
-    """Scales frames to `width` x `height` RGB, bilinearly, and turns them. Used by one thread at a time.
+    """Scales frames to `width` x `height`, RGB or `bgr`, bilinearly, and turns them. Used by one thread at a time.
 
-    `turn` is in degrees clockwise, 0, 90, 180 or 270; width and height are those after it. `bgr`: in this order, as
-    OpenCV draws and compresses. It scales the planes and converts what came out, straight into its place: half of
-    swscale's time.
+    `turn` is in degrees clockwise, 0, 90, 180 or 270; width and height are those after it. BGR is what OpenCV draws on
+    and compresses. It scales the planes and converts what came out, straight into its place: half of swscale's time.
     """
 
     def __init__(self, width: int, height: int, turn: int = 0, *, bgr: bool = False) -> None:
@@ -43,7 +42,7 @@ class Scaler:
         self._planes = [luma.reshape(even_height, even_width)[:height, :width], *chroma.reshape(2, *half)]
         self._size = height, width
         self._is_direct = self._turn is None and not (width % 2 or height % 2)
-        self._rgb = np.empty((0 if self._is_direct else even_height, even_width, 3), np.uint8)
+        self._even = np.empty((0 if self._is_direct else even_height, even_width, 3), np.uint8)
         self._is_bt709 = False
         self._unpacking = VideoReformatter()
 
@@ -65,12 +64,12 @@ class Scaler:
 
     def store(self, target: Pixels) -> None:
         """Write the frame that was loaded into `target`, uint8 [height, width, 3]. All that touches it is this."""
-        rgb = target if self._is_direct else self._rgb
-        cv2.cvtColor(self._i420, self._order, rgb)
+        whole = target if self._is_direct else self._even
+        cv2.cvtColor(self._i420, self._order, whole)
         if self._is_bt709:
-            cv2.transform(rgb, self._from_bt601, rgb)
+            cv2.transform(whole, self._from_bt601, whole)
         if not self._is_direct:
-            upright = rgb[: self._size[0], : self._size[1]]
+            upright = whole[: self._size[0], : self._size[1]]
             target[...] = upright if self._turn is None else cv2.rotate(upright, self._turn)
 
 

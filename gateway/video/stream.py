@@ -45,8 +45,8 @@ _THUMB: Final = (32, 18)
 _STILL: Final = 0.001 * 255
 """Mean difference of two thumbnails up to which the picture is the same (FFmpeg's freezedetect)."""
 _REORDERED: Final = 32
-_MOST_FPS: Final = 240.0
-"""A file that says more says nothing."""
+_LEAST_FPS, _MOST_FPS = 1.0, 240.0
+"""A file that says less or more of itself says nothing."""
 _USUAL_FPS: Final = 25.0
 
 _log = logging.getLogger(__name__)
@@ -151,10 +151,29 @@ class Pace:
         return max(0.0, ahead_s - self._slack_s)
 
 
-def step_s(pts_s: float, period_s: float) -> float:
-    """Seconds from one frame of a file to the next, whose time stamps are `pts_s` apart: if they stand still or jump,
-    those of an even rate."""
-    return pts_s if 0 < pts_s < _MOST_AHEAD_S else period_s
+class Schedule:
+    """When the frames of a file are due, over and over: by their time stamps, where these can be believed."""
+
+    def __init__(self) -> None:
+        self._period_s = self._last_s = 0.0
+        self._offset: float | None = None
+        self._held = 0
+
+    def begin(self, period_s: float) -> None:
+        """The first frame comes `period_s` after the last one before, as do those whose time stamps say nothing."""
+        self._period_s, self._offset = period_s, None
+
+    def due_s(self, pts_s: float | None) -> float:
+        """Seconds at which the next frame is due. Not later than one before: at once, as of frames out of order."""
+        next_s = self._last_s + self._period_s
+        due_s = next_s if pts_s is None or self._offset is None else pts_s + self._offset
+        self._held = 0 if due_s > self._last_s + 1e-6 else self._held + 1
+        if self._held > _REORDERED or abs(due_s - next_s) > STEP_S:
+            due_s = next_s
+        if pts_s is not None:
+            self._offset = due_s - pts_s
+        self._last_s = max(self._last_s, due_s)
+        return due_s
 
 
 class Stream:
@@ -332,12 +351,12 @@ class Stream:
 
     def _play(self, file: Path) -> None:
         """A file in the time of its time stamps, over and over where it loops."""
-        pace, ahead_s = Pace(0.0), 0.0
+        pace, schedule = Pace(0.0), Schedule()
         for _ in itertools.count() if self._place.loop else range(1):
             before = self.received
             try:
                 with file.open("rb") as opened, open_video(opened) as container:
-                    ahead_s = self._play_once(container, pace, ahead_s)
+                    self._play_once(container, pace, schedule)
             except FileNotFoundError:
                 raise StreamFailed("not_found", "there is no such file in LIVE_FILES_DIR") from None
             except UnreadableVideo as error:
@@ -347,23 +366,18 @@ class Stream:
             if self.received == before:
                 raise StreamFailed("undecodable", "no picture of the file can be decoded")
 
-    def _play_once(self, container: av.container.InputContainer, pace: Pace, ahead_s: float) -> float:
-        """Give the file's frames, the first at `ahead_s` seconds; returns where the next run begins."""
+    def _play_once(self, container: av.container.InputContainer, pace: Pace, schedule: Schedule) -> None:
         stream = set_up(container)
         self.codec = stream.codec_context.name
         base, rate = stream.time_base, float(stream.average_rate or 0)
-        period_s = 1 / (rate if 0 < rate <= _MOST_FPS else _USUAL_FPS)
-        at_s, pts_s, next_s = ahead_s, None, ahead_s
+        schedule.begin(1 / (rate if _LEAST_FPS <= rate <= _MOST_FPS else _USUAL_FPS))
         for packet in packets(container, stream):
             for picture, decode_s in self._decoded(stream.codec_context, packet):
-                before_s, pts_s = pts_s, _seconds(picture.pts, base)
-                at_s = next_s if pts_s is None or before_s is None else at_s + step_s(pts_s - before_s, period_s)
-                if self._stop.wait(pace.early_s(at_s, time.monotonic())):
-                    return next_s
+                due_s = schedule.due_s(_seconds(picture.pts, base))
+                if self._stop.wait(pace.early_s(due_s, time.monotonic())):
+                    return
                 self.packet_at = time.monotonic()
-                self._keep(picture, at_s, self.packet_at, time.time(), decode_s)
-                next_s = at_s + period_s
-        return next_s
+                self._keep(picture, due_s, self.packet_at, time.time(), decode_s)
 
     def _keep(self, frame: av.VideoFrame, pts_s: float | None, at: float, wall: float, decode_s: float) -> None:
         if (frame.width, frame.height) != self.size:

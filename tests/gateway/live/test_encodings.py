@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import av
 import numpy as np
 import pytest
 
@@ -65,6 +66,10 @@ async def test_the_picture_is_the_frames() -> None:
     encodings = Encodings(Metrics())
     plain = decoded(await encodings.jpeg(made_view(level=150), PLAIN))
     assert np.abs(plain[40:, 40:].astype(int) - 150).max() <= 6
+    coloured = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), (200, 60, 40), np.uint8), "rgb24")
+    shown = decoded(await encodings.jpeg(made_view(sequence=1, picture=coloured.reformat(format="yuv420p")), PLAIN))
+    assert np.abs(np.median(shown, axis=(0, 1)) - (40, 60, 200)).max() <= 8
+    encodings.forget()
     half = decoded(await encodings.jpeg(made_view(level=150), Look(WIDTH // 2, 90, annotated=True)))
     assert half.shape == (HEIGHT // 2, WIDTH // 2, 3)
     # Sky blue for the player's box, and nothing where nothing was found.

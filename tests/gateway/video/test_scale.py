@@ -37,6 +37,9 @@ def test_colours_and_places_are_those_of_one_step(
     apart = around[:, 3:-4].astype(int) - direct
     assert abs(apart.mean()) < 2
     assert np.abs(apart).mean() < 4
+    bgr = np.empty((size[1], size[0], 3), np.uint8)
+    Scaler(*size, bgr=True).scale(frame, bgr)
+    assert np.abs(bgr[..., ::-1].astype(int) - around[:, 3:-4]).max() <= 1
 
 
 def test_every_pixel_of_a_large_picture_counts() -> None:

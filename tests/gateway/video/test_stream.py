@@ -28,8 +28,8 @@ from gateway.video.stream import (
     MediaClock,
     Pace,
     Place,
+    Schedule,
     Stream,
-    step_s,
 )
 from tests.support.rtsp_camera import RtspCamera, numbered_film
 from tests.support.videos import frame_image, make_video, read_number
@@ -224,8 +224,25 @@ def test_a_file_is_played_in_its_own_time_and_ends_or_begins_again(name: str, tm
         assert all(0.03 < later - earlier < 0.05 for earlier, later in pairwise(times))
 
 
-def test_time_stamps_of_a_file_that_stand_still_or_jump_are_not_believed() -> None:
-    assert [step_s(apart, 0.04) for apart in (0.02, 1.0, 0.0, -5.0, 1e4)] == [0.02, 1.0, 0.04, 0.04, 0.04]
+def due_s(*pts_s: float) -> list[float]:
+    """When frames with these time stamps are due, at 25 a second."""
+    schedule = Schedule()
+    schedule.begin(0.04)
+    return [schedule.due_s(one) for one in pts_s]
+
+
+def test_time_stamps_of_a_file_are_believed_unless_they_stand_still_or_jump() -> None:
+    uneven = [0.0, 0.02, 0.1, 0.9]
+    assert due_s(*uneven) == pytest.approx([0.04 + one for one in uneven])
+    # Of AVIs with B-frames: those that are out of order come at once, and the next one in its time.
+    reordered = [number / 25 for number in (0, 3, 1, 2, 6, 4, 5, 9, 7, 8)]
+    assert due_s(*reordered) == pytest.approx([0.04 + one for one in reordered])
+    assert due_s(0, 0, 0.08, 0.08, 0.16) == pytest.approx([0.04, 0.04, 0.12, 0.12, 0.2])
+    even = [0.04, 0.08, 0.12, 0.16]
+    assert due_s(0, 0.04, 1000.04, 1000.08) == pytest.approx(even)
+    assert due_s(33.3, 33.34, 0.0, 0.04) == pytest.approx(even)
+    still = due_s(*[33.3667] * 100)
+    assert [later - earlier for earlier, later in pairwise(still[40:])] == pytest.approx([0.04] * 59)
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"text, and no film\n" * 99, "not_video"), (None, "not_found")])
