@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -25,8 +27,8 @@ DEFAULT_ENVIRONMENT = PROJECT / ".venv-triton"
 DEFAULT_REPOSITORY = PROJECT / "model_repository"
 
 _STUB_BYTES = 64 * 2**20
-_CRASHES = 2
-"""So often Triton may crash while it starts."""
+_CRASHES, _SOON_S = 2, 60.0
+"""So often in a row Triton may crash so soon after its start."""
 _CRASH_SIGNALS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 """Those by which nobody ends it."""
 
@@ -47,6 +49,10 @@ class LocalTriton:
 
     When the block ends that it serves, nobody waits for its answers any more: it is ended at once.
 
+    Its Python backend takes a model's process that shows no life for a second for dead, and crashes as that goes on: on
+    a busy machine this happens now and then, most of all as it starts. Where it crashes it is started again, and the
+    log of the crash lies beside the log.
+
     `environment` is the virtual environment made from requirements/triton.txt, `flags` are more of Triton's own.
     Output goes to `log`, or to the terminal when that is None.
     """
@@ -66,6 +72,10 @@ class LocalTriton:
         self._environment = environment
         self._flags = tuple(flags)
         self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: threading.Thread | None = None
+        self._changing = threading.Lock()
+        self._wanted = False
+        self._crashed = self._status = 0
         self._region_prefix = f"touchline-triton-{os.getpid()}-{self.ports.grpc}-"
 
     @property
@@ -108,7 +118,11 @@ class LocalTriton:
             "VIRTUAL_ENV": str(self._environment),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        self._wanted = True
         self._process = start_child(command, environment, self.log)
+        kept = partial(self._keep_up, self._process, command, environment)
+        self._keeper = threading.Thread(target=kept, name="triton", daemon=True)
+        self._keeper.start()
 
     @property
     def is_ready(self) -> bool:
@@ -122,38 +136,27 @@ class LocalTriton:
             return False
 
     def wait_ready(self, timeout_s: float = 60.0, waiting: Callable[[], None] = lambda: None) -> None:
-        """Return when it is ready. `waiting` is called about ten times a second, for a progress bar.
-
-        Its Python backend takes a model's process that shows no life for a second for dead, and crashes as that goes
-        on: on a busy machine this happens now and then as it starts. It is started again, a few times, and the log of
-        each crash lies beside the log.
-        """
+        """Return when it is ready. `waiting` is called about ten times a second, for a progress bar."""
         deadline = time.monotonic() + timeout_s
-        crashes = 0
         while not self.is_ready:
-            process = self._process
-            status = process.poll() if process is not None else 0
-            if status is not None:
-                crashes += 1
-                if process is None or -status not in _CRASH_SIGNALS or crashes > _CRASHES:
-                    raise LocalTritonError(f"Triton ended while starting{self._log_tail()}")
-                self.end()
-                if self.log is not None:
-                    self.log.replace(self.log.with_suffix(f".crash{crashes}{self.log.suffix}"))
-                self.start()
+            if self._keeper is None or not self._keeper.is_alive():
+                raise LocalTritonError(f"Triton ended while starting{self._log_tail()}")
             if time.monotonic() > deadline:
                 raise LocalTritonError(f"Triton was not ready after {timeout_s:.0f} s{self._log_tail()}")
             waiting()
             time.sleep(0.1)
 
     def wait(self) -> int:
-        """Return the exit status when the process has ended."""
-        if self._process is None:
+        """Return the exit status when the process has ended and is not started again."""
+        if self._keeper is None:
             raise LocalTritonError("Triton was not started")
-        return self._process.wait()
+        self._keeper.join()
+        return self._status
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """End the process when it has answered what it was asked; its models take three seconds to be unloaded."""
+        with self._changing:
+            self._wanted = False
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -164,15 +167,37 @@ class LocalTriton:
         """End the process at once, and what it left in shared memory, which is all that outlives it."""
         self.kill()
         self._process = None
-        for region in Path("/dev/shm").glob(f"{self._region_prefix}*"):  # noqa: S108
-            region.unlink(missing_ok=True)
+        self._sweep()
 
     def kill(self) -> None:
-        """End the process as a crash would: all of it, and nothing is cleared away."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):  # its models' processes may outlive it
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        """End the process as a crash would: all of it, and nothing is cleared away. It is not started again."""
+        with self._changing:
+            self._wanted = False
+            if self._process is not None:
+                _end_group(self._process)
+
+    def _keep_up(
+        self, process: subprocess.Popen[bytes], command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start it again where it crashes, unless it does so again and again."""
+        soon = 0
+        while True:
+            begun = time.monotonic()
+            self._status = process.wait()
+            soon = soon + 1 if time.monotonic() - begun < _SOON_S else 1
+            with self._changing:
+                if not self._wanted or -self._status not in _CRASH_SIGNALS or soon > _CRASHES:
+                    return
+                _end_group(process)
+                self._sweep()
+                self._crashed += 1
+                if self.log is not None:
+                    self.log.replace(self.log.with_suffix(f".crash{self._crashed}{self.log.suffix}"))
+                process = self._process = start_child(command, environment, self.log)
+
+    def _sweep(self) -> None:
+        for region in Path("/dev/shm").glob(f"{self._region_prefix}*"):  # noqa: S108
+            region.unlink(missing_ok=True)
 
     def __enter__(self) -> LocalTriton:
         self.start()
@@ -189,6 +214,12 @@ class LocalTriton:
         lines = self.log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()] or lines
         return "; the end of its log:\n  " + "\n  ".join(errors[-8:])
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):  # its models' processes may outlive it
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _install(environment: Path) -> tuple[str, Path, str]:

@@ -78,6 +78,28 @@ def test_one_that_crashes_as_it_starts_is_started_again_a_few_times(crashes: int
     assert not any(map(running, crashed)), "its models' processes end with it"
 
 
+def test_one_that_crashes_as_it_serves_is_started_again_and_one_that_is_killed_is_not(tmp_path: Path) -> None:
+    with LocalTriton(write_quick_models(tmp_path / "models"), log=tmp_path / "log") as triton:
+        triton.wait_ready()
+        crashed = triton.pid
+        assert crashed is not None
+        os.kill(crashed, signal.SIGSEGV)
+        until = time.monotonic() + 60
+        while triton.pid == crashed and time.monotonic() < until:
+            time.sleep(0.02)
+        triton.wait_ready()
+        assert triton.pid != crashed
+        while running(crashed) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not running(crashed)
+        assert (tmp_path / "log.crash1").exists()
+        triton.kill()
+        assert triton.wait() == -signal.SIGKILL
+        assert not triton.is_ready
+        triton.start()
+        triton.wait_ready()
+
+
 def running(group: int) -> bool:
     try:
         os.killpg(group, 0)
