@@ -186,7 +186,8 @@ class LocalTriton:
             self._status = process.wait()
             soon = soon + 1 if time.monotonic() - begun < _SOON_S else 1
             with self._changing:
-                if not self._wanted or -self._status not in _CRASH_SIGNALS or soon > _CRASHES:
+                ours = self._wanted and self._process is process
+                if not ours or -self._status not in _CRASH_SIGNALS or soon > _CRASHES:
                     return
                 _end_group(process)
                 self._sweep()
