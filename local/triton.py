@@ -74,7 +74,6 @@ class LocalTriton:
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._changing = threading.Lock()
-        self._wanted = False
         self._crashed = self._status = 0
         self._region_prefix = f"touchline-triton-{os.getpid()}-{self.ports.grpc}-"
 
@@ -118,7 +117,6 @@ class LocalTriton:
             "VIRTUAL_ENV": str(self._environment),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        self._wanted = True
         self._process = start_child(command, environment, self.log)
         kept = partial(self._keep_up, self._process, command, environment)
         self._keeper = threading.Thread(target=kept, name="triton", daemon=True)
@@ -155,26 +153,28 @@ class LocalTriton:
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """End the process when it has answered what it was asked; its models take three seconds to be unloaded."""
-        with self._changing:
-            self._wanted = False
-        if self._process is not None:
-            self._process.terminate()
+        if (process := self._let_go()) is not None:
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout_s)
-        self.end()
+                process.wait(timeout_s)
+            _end_group(process)
+        self._sweep()
 
     def end(self) -> None:
         """End the process at once, and what it left in shared memory, which is all that outlives it."""
         self.kill()
-        self._process = None
         self._sweep()
 
     def kill(self) -> None:
         """End the process as a crash would: all of it, and nothing is cleared away. It is not started again."""
+        if (process := self._let_go()) is not None:
+            _end_group(process)
+
+    def _let_go(self) -> subprocess.Popen[bytes] | None:
+        """The process, which is the caller's to end: it is not started again."""
         with self._changing:
-            self._wanted = False
-            if self._process is not None:
-                _end_group(self._process)
+            process, self._process = self._process, None
+        return process
 
     def _keep_up(
         self, process: subprocess.Popen[bytes], command: Sequence[str], environment: Mapping[str, str]
@@ -186,8 +186,7 @@ class LocalTriton:
             self._status = process.wait()
             soon = soon + 1 if time.monotonic() - begun < _SOON_S else 1
             with self._changing:
-                ours = self._wanted and self._process is process
-                if not ours or -self._status not in _CRASH_SIGNALS or soon > _CRASHES:
+                if self._process is not process or -self._status not in _CRASH_SIGNALS or soon > _CRASHES:
                     return
                 _end_group(process)
                 self._sweep()

@@ -49,10 +49,7 @@ def test_no_process_and_no_shared_memory_outlives_it(how: str, tmp_path: Path) -
         getattr(triton, how)()
         assert triton.pid is None
         assert not list(Path("/dev/shm").glob(regions))
-        until = time.monotonic() + 10
-        while running(pid) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not running(pid), "the models' processes are of its group"
+        assert not left_of({pid}), "the models' processes are of its group"
 
 
 @pytest.mark.parametrize("crashes", [2, 3])
@@ -72,10 +69,7 @@ def test_one_that_crashes_as_it_starts_is_started_again_a_few_times(crashes: int
                 triton.wait_ready(waiting=crash)
         assert len(crashed) == crashes == len(list(tmp_path.glob("log.crash*"))) + (crashes == 3)
     assert not list(Path("/dev/shm").glob(f"touchline-triton-{os.getpid()}-{triton.ports.grpc}-*"))
-    until = time.monotonic() + 10
-    while any(map(running, crashed)) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not any(map(running, crashed)), "its models' processes end with it"
+    assert not left_of(crashed), "its models' processes end with it"
 
 
 def test_one_that_crashes_as_it_serves_is_started_again_and_one_that_is_killed_is_not(tmp_path: Path) -> None:
@@ -89,15 +83,21 @@ def test_one_that_crashes_as_it_serves_is_started_again_and_one_that_is_killed_i
             time.sleep(0.02)
         triton.wait_ready()
         assert triton.pid != crashed
-        while running(crashed) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not running(crashed)
+        assert not left_of({crashed})
         assert (tmp_path / "log.crash1").exists()
         triton.kill()
         assert triton.wait() == -signal.SIGKILL
         assert not triton.is_ready
         triton.start()
         triton.wait_ready()
+
+
+def left_of(groups: set[int]) -> set[int]:
+    """Those of the process groups that still run, a moment later: what is killed has to be reaped."""
+    until = time.monotonic() + 10
+    while (left := set(filter(running, groups))) and time.monotonic() < until:
+        time.sleep(0.02)
+    return left
 
 
 def running(group: int) -> bool:

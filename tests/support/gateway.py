@@ -124,7 +124,7 @@ class Traces:
         return cls(
             free_slots=gateway.engine.free_slots,
             # Tasks of the gateway's own code: those of uvicorn and of the test come and go with connections.
-            tasks=tuple(sorted(name for task in asyncio.all_tasks() if "gateway/" in (name := _code_of(task)))),
+            tasks=tuple(sorted(name for task in asyncio.all_tasks() if "gateway/" in (name := code_of(task)))),
             videos=sum("touchline-" in target and ".mp4" in target for target in _open_files()),
             busy_threads=_threads_in_stages(),
             in_progress=gateway.challenges.in_progress,
@@ -165,7 +165,7 @@ def _threads_in_stages() -> int:
     return busy
 
 
-def _code_of(task: asyncio.Task[Any]) -> str:
+def code_of(task: asyncio.Task[Any]) -> str:
     """What the task runs, with its file."""
     coroutine = task.get_coro()
     if not isinstance(coroutine, CoroutineType):

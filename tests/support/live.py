@@ -16,7 +16,7 @@ import httpx
 from gateway.live.views import View
 from gateway.video.stream import THREAD
 from local.ports import free_ports
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway, code_of, running_gateway
 
 
 @dataclass
@@ -91,5 +91,5 @@ async def until(true: Callable[[], object], what: str = "", timeout_s: float = 6
             while not true():
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        tasks = [getattr(one.get_coro(), "__qualname__", "?") for one in asyncio.all_tasks()]
-        raise AssertionError(f"not in {timeout_s:.0f} s: {what} {Held.now()} {Counter(tasks)}") from None
+        tasks = Counter(map(code_of, asyncio.all_tasks()))
+        raise AssertionError(f"not in {timeout_s:.0f} s: {what} {Held.now()} {tasks}") from None

@@ -17,6 +17,7 @@ from gateway.live.rounds import patience_s, rest_s
 from gateway.settings import Settings
 from local.triton import LocalTriton
 from tests.support.certificates import CertificateAuthority
+from tests.support.gateway import code_of
 from tests.support.live import Held, until, watching
 from tests.support.quick_models import write_quick_models
 from tests.support.rtsp_camera import RtspCamera, numbered_film
@@ -259,7 +260,7 @@ async def test_a_triton_that_restarts_costs_its_time_alone(cameras: list[RtspCam
             await live.gateway.until_ready(False)
             triton.start()
             await asyncio.to_thread(triton.wait_ready)
-            await live.gateway.until_ready(timeout_s=60)
+            await live.gateway.until_ready()
             away = await live.camera("a")
             back = await live.until("a", lambda one: one["frames"]["inferred"] > away["frames"]["inferred"] + 5, 60)
             assert (back["state"], back["generation"]) == ("live", 1)
@@ -296,7 +297,7 @@ async def test_a_hundred_cameras_come_and_go_and_nothing_is_left(
 
 async def test_a_camera_that_is_removed_just_as_it_wakes_up_ends(quick_triton: LocalTriton, tmp_path: Path) -> None:
     def running() -> int:
-        return sum(getattr(one.get_coro(), "__qualname__", "") == "Camera.run" for one in asyncio.all_tasks())
+        return sum(code_of(task).endswith(": Camera.run") for task in asyncio.all_tasks())
 
     async with watching(tmp_path, quick_triton.grpc_url) as live:
         for turns in range(6):
